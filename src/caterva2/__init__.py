@@ -1,0 +1,30 @@
+"""Share compressed n-dimensional arrays among hosts by publish-subscribe.
+
+>>> import caterva2
+>>> client = caterva2.connect("http://127.0.0.1:8002")  # doctest: +SKIP
+>>> client["foo/dir1/ds-2d.b2nd"][0, 10:20]             # doctest: +SKIP
+
+Importing this module is cheap: numpy and Blosc2 are loaded by the first read.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from caterva2.errors import Caterva2Error
+
+if TYPE_CHECKING:
+    from caterva2.client import Array, Client, File, Frame, connect
+
+__all__ = ["Array", "Caterva2Error", "Client", "File", "Frame", "__version__", "connect"]
+
+
+def __getattr__(name: str) -> Any:  # Any: module attributes of any type
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("caterva2")
+    if name in __all__:
+        return getattr(import_module("caterva2.client"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,331 @@
+"""What is published: roots, datasets at their versions, and the events of their changes.
+
+A `Catalogue` is a plain value in memory. The publisher fills it from its directory, a subscriber and the
+broker from the bus; HTTP routes, event streams and freshness read it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+from blake3 import blake3
+
+from caterva2.errors import NotFound
+from caterva2.model.path import DatasetPath, Kind
+
+__all__ = ["Catalogue", "Entry", "Event", "EventKind", "Freshness", "Root", "RootState"]
+
+RootState = Literal["online", "offline", "unknown"]
+"""``unknown``: this observer is cut off itself and cannot tell."""
+
+EventKind = Literal["created", "changed", "deleted", "online", "offline"]
+
+EVENTS_KEPT = 10_000
+"""How many events can be resumed from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A dataset at a version, as announced.
+
+    Attributes
+    ----------
+    etag : str
+        Strong name of the version, without quotes.
+    generation : int
+        Order of the versions of this dataset: only ever grows.
+    size : int
+        Size of the file, in bytes.
+    kind : Kind
+    shape : tuple of int or None
+        Elements by dimension; None if it is not an array.
+    dtype : str or None
+        As `numpy.dtype` spells it; None if it is not an array.
+    mtime : float
+        Time of last modification, in seconds since the epoch.
+    error : str or None
+        Why the file cannot be read as its kind; its bytes are still served.
+    """
+
+    etag: str
+    generation: int
+    size: int
+    kind: Kind
+    mtime: float
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A difference that was seen.
+
+    Attributes
+    ----------
+    id : str
+        ``<log>-<number>``; what an SSE client sends back as ``Last-Event-ID``.
+    kind : EventKind
+    path : str
+        ``root/dir/name``, or the root alone for ``online`` and ``offline``.
+    time : float
+        When it was seen here, in seconds since the epoch.
+    """
+
+    id: str
+    kind: EventKind
+    path: str
+    time: float
+    etag: str | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Whether what is known of a root is confirmed to be current.
+
+    Attributes
+    ----------
+    fresh : bool
+        True while this process is in sync with the owner.
+    age_s : float
+        Seconds since it was last confirmed; 0 while fresh, infinite if it never was.
+    """
+
+    fresh: bool
+    age_s: float
+
+    @property
+    def word(self) -> Literal["fresh", "unverified"]:
+        """How it is spelled on the wire."""
+        return "fresh" if self.fresh else "unverified"
+
+
+@dataclass(slots=True)
+class Root:
+    """A root and its datasets. Owned and changed by its `Catalogue` only."""
+
+    name: str
+    url: str = ""
+    title: str = ""
+    instance: str = ""
+    state: RootState = "unknown"
+    fresh: bool = False
+    confirmed_at: float | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    nbytes: int = 0
+    _digest: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole root, the same whatever the order in which it was filled."""
+        return f"{self._digest:032x}"
+
+    @property
+    def freshness(self) -> Freshness:
+        """Whether `entries` are confirmed to be current."""
+        if self.fresh:
+            return Freshness(True, 0.0)
+        age = float("inf") if self.confirmed_at is None else max(0.0, time.time() - self.confirmed_at)
+        return Freshness(False, age)
+
+    def _put(self, name: str, entry: Entry | None) -> Entry | None:
+        old = self.entries.pop(name, None)
+        if old is not None:
+            self.nbytes -= old.size
+            self._digest ^= _row_digest(name, old)
+        if entry is not None:
+            self.entries[name] = entry
+            self.nbytes += entry.size
+            self._digest ^= _row_digest(name, entry)
+        return old
+
+
+def _row_digest(name: str, entry: Entry) -> int:
+    row = f"{name}\0{entry.etag}\0{entry.generation}".encode()
+    return int.from_bytes(blake3(row).digest(16), "big")
+
+
+Listener = Callable[[Event, Entry | None], None]
+
+
+class Catalogue:
+    """Roots and their datasets, with a log of the differences seen.
+
+    Not thread-safe: it belongs to one event loop. Listeners are called at once, in the order in which they
+    were added, with the event and the new entry (None for a deletion and for roots); they must not block.
+    """
+
+    def __init__(self) -> None:
+        self._roots: dict[str, Root] = {}
+        self._listeners: list[Listener] = []
+        self._log: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._log_name = f"{time.time_ns():x}"
+        self._last_number = 0
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @property
+    def roots(self) -> dict[str, Root]:
+        """The roots by name; not to be changed by the caller."""
+        return self._roots
+
+    def root(self, name: str) -> Root:
+        """Return a root.
+
+        Raises
+        ------
+        NotFound
+        """
+        try:
+            return self._roots[name]
+        except KeyError:
+            raise NotFound(name, f"there is no root {name!r}") from None
+
+    def entry(self, path: DatasetPath) -> Entry:
+        """Return the current version of a dataset.
+
+        Raises
+        ------
+        NotFound
+        """
+        try:
+            return self.root(path.root).entries[path.name]
+        except KeyError:
+            raise NotFound(str(path), f"there is no dataset {path.name!r} in root {path.root!r}") from None
+
+    def below(self, path: DatasetPath) -> Iterator[tuple[str, Entry]]:
+        """Yield ``(name, entry)`` of the datasets at or below a path, sorted by name.
+
+        Raises
+        ------
+        NotFound
+            If there is no such root, or nothing at or below the path.
+        """
+        root = self.root(path.root)
+        prefix = f"{path.name}/" if path.name else ""
+        found = sorted(name for name in root.entries if name.startswith(prefix) or name == path.name)
+        if not found and path.name:
+            raise NotFound(str(path), f"there is nothing at {path.name!r} in root {path.root!r}")
+        for name in found:
+            yield name, root.entries[name]
+
+    # -- changing --------------------------------------------------------------------------------
+
+    def set_root(self, name: str, *, url: str = "", title: str = "", instance: str = "") -> Root:
+        """Add a root, or change who serves it."""
+        root = self._roots.setdefault(name, Root(name))
+        root.url, root.title, root.instance = url, title, instance
+        return root
+
+    def remove_root(self, name: str) -> None:
+        """Forget a root and its datasets; each is an event."""
+        root = self._roots.get(name)
+        if root is None:
+            return
+        for dataset in list(root.entries):
+            self.apply(name, dataset, None)
+        self.set_state(name, "offline")
+        del self._roots[name]
+
+    def set_state(self, name: str, state: RootState) -> None:
+        """Set a root's state; going ``online`` or ``offline`` is an event."""
+        root = self.root(name)
+        if root.state != state:
+            root.state = state
+            if state != "unknown":
+                self._emit(state, name, None)
+
+    def confirm(self, name: str) -> None:
+        """Note that a root was seen to equal its owner's just now."""
+        root = self.root(name)
+        root.fresh, root.confirmed_at = True, time.time()
+
+    def doubt(self, name: str, confirmed_at: float | None = None) -> None:
+        """Note that a root cannot be confirmed any more.
+
+        Parameters
+        ----------
+        name : str
+        confirmed_at : float, optional
+            When it was last confirmed, in seconds since the epoch, where that is known from elsewhere (a
+            catalogue loaded from disk).
+        """
+        root = self.root(name)
+        root.fresh = False
+        if confirmed_at is not None:
+            root.confirmed_at = confirmed_at
+
+    def apply(self, root_name: str, name: str, entry: Entry | None) -> bool:
+        """Set (or with None delete) a dataset; a difference is an event.
+
+        An entry of an older generation than the one known is ignored: nobody goes backwards.
+
+        Returns
+        -------
+        bool
+            Whether anything changed.
+
+        Raises
+        ------
+        NotFound
+            If there is no such root.
+        """
+        root = self.root(root_name)
+        old = root.entries.get(name)
+        if entry == old or (entry and old and entry.generation < old.generation):
+            return False
+        root._put(name, entry)
+        kind: EventKind = "deleted" if entry is None else "created" if old is None else "changed"
+        self._emit(kind, f"{root_name}/{name}", entry)
+        return True
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` on each event from now on; returns what undoes it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def events_after(self, last_id: str | None) -> list[Event] | None:
+        """Return the events after an id.
+
+        Returns
+        -------
+        list of Event or None
+            Empty if `last_id` is None or the newest. None if the id is of another log or too old: events
+            were missed, and the reader must look at the catalogue again.
+        """
+        if last_id is None:
+            return []
+        name, _, number = last_id.rpartition("-")
+        if name != self._log_name or not number.isascii() or not number.isdigit():
+            return None
+        missed = self._last_number - int(number)
+        if missed < 0 or missed > len(self._log):
+            return None
+        return list(islice(self._log, len(self._log) - missed, None))
+
+    @property
+    def last_event_id(self) -> str:
+        """Id of the newest event; resuming from it yields what comes next."""
+        return f"{self._log_name}-{self._last_number}"
+
+    def _emit(self, kind: EventKind, path: str, entry: Entry | None) -> None:
+        self._last_number += 1
+        event = Event(
+            f"{self._log_name}-{self._last_number}",
+            kind,
+            path,
+            time.time(),
+            entry.etag if entry else None,
+            entry.generation if entry else None,
+        )
+        self._log.append(event)
+        for listener in list(self._listeners):
+            listener(event, entry)

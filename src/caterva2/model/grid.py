@@ -1,0 +1,142 @@
+"""Where the elements of an n-dimensional array lie: in which chunks, in which blocks of them.
+
+Format: an array is cut into chunks of one shape (row-major order; those at the upper edges are padded), a
+chunk into blocks of one shape (likewise). See the b2nd metalayer of C-Blosc2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from caterva2.model.selection import Axis, Selection
+
+__all__ = ["Cell", "ChunkGrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a selection needs of one chunk.
+
+    Attributes
+    ----------
+    nchunk : int
+        Number of the chunk, in row-major order.
+    blocks : tuple of int
+        Numbers of the blocks that hold selected elements, ascending, in row-major order of the chunk's blocks.
+    box : tuple of sequence of int
+        The block coordinates along each dimension, ascending; `blocks` is their product.
+    source : tuple of slice
+        The selected elements within the chunk.
+    region : tuple of slice or of tuple of int
+        The same elements within an array that is made of the blocks of `box` alone, laid side by side.
+    target : tuple of slice
+        Where they go in the result, before dimensions are dropped or reversed.
+    """
+
+    nchunk: int
+    blocks: tuple[int, ...]
+    box: tuple[Sequence[int], ...]
+    source: tuple[slice, ...]
+    region: tuple[slice | tuple[int, ...], ...]
+    target: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class ChunkGrid:
+    """The grid of an array.
+
+    Attributes
+    ----------
+    shape, chunks, blocks : tuple of int
+        Elements along each dimension: of the array, of a chunk, of a block.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+    @cached_property
+    def chunk_counts(self) -> tuple[int, ...]:
+        """Chunks along each dimension."""
+        return tuple(-(-length // chunk) for length, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @cached_property
+    def block_counts(self) -> tuple[int, ...]:
+        """Blocks of a chunk along each dimension."""
+        return tuple(-(-chunk // block) for chunk, block in zip(self.chunks, self.blocks, strict=True))
+
+    @cached_property
+    def nchunks(self) -> int:
+        """Chunks of the array; 1 for 0-d arrays, 0 for empty ones."""
+        return math.prod(self.chunk_counts)
+
+    @cached_property
+    def nblocks(self) -> int:
+        """Blocks of each chunk."""
+        return math.prod(self.block_counts)
+
+    def cells(self, selection: Selection) -> Iterator[Cell]:
+        """Yield what a selection needs, chunk by chunk in row-major order.
+
+        Chunks and blocks that a step jumps over are left out.
+        """
+        along = [
+            list(_along(axis, chunk, block))
+            for axis, chunk, block in zip(selection.axes, self.chunks, self.blocks, strict=True)
+        ]
+        for parts in itertools.product(*along):
+            nchunk = 0
+            for part, count in zip(parts, self.chunk_counts, strict=True):
+                nchunk = nchunk * count + part.chunk
+            box = tuple(part.blocks for part in parts)
+            yield Cell(
+                nchunk,
+                self._block_numbers(box),
+                box,
+                tuple(part.source for part in parts),
+                tuple(part.region for part in parts),
+                tuple(part.target for part in parts),
+            )
+
+    def _block_numbers(self, box: tuple[Sequence[int], ...]) -> tuple[int, ...]:
+        numbers = [0]
+        for blocks, count in zip(box, self.block_counts, strict=True):
+            numbers = [number * count + block for number in numbers for block in blocks]
+        return tuple(numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    chunk: int
+    blocks: Sequence[int]
+    source: slice
+    region: slice | tuple[int, ...]
+    target: slice
+
+
+def _along(axis: Axis, chunk: int, block: int) -> Iterator[_Part]:
+    """Yield the parts of an axis, one for each chunk that holds one of its indices."""
+    first = 0  # number, along the axis, of the first index that is not yet yielded
+    while first < axis.count:
+        index = axis.start + first * axis.step
+        number = index // chunk
+        base = number * chunk
+        last = min(axis.count - 1, (base + chunk - 1 - axis.start) // axis.step)
+        source = slice(index - base, axis.start + last * axis.step - base + 1, axis.step)
+        yield _Part(number, *_within(source, block), slice(first, last + 1))
+        first = last + 1
+
+
+def _within(source: slice, block: int) -> tuple[Sequence[int], slice, slice | tuple[int, ...]]:
+    """Return the blocks that a slice of a chunk touches, the slice, and the slice within those blocks."""
+    if source.step <= block:  # touches every block on its way
+        blocks = range(source.start // block, (source.stop - 1) // block + 1)
+        base = blocks.start * block
+        return blocks, source, slice(source.start - base, source.stop - base, source.step)
+    indices = range(source.start, source.stop, source.step)  # each in a block of its own
+    hit = tuple(index // block for index in indices)
+    return hit, source, tuple(n * block + index % block for n, index in enumerate(indices))

@@ -1,0 +1,502 @@
+"""What the origin says of a version, so that others can plan and verify: a head and pages.
+
+The *head* is small and names the version; *pages* say, each for a run of chunks (some 32 MB of file), where
+every chunk, its preamble and its blocks are, and what their digests are. A file that is no Blosc2 frame is
+described in the same way, as a run of chunks of 256 KiB.
+
+Extents are numbered, for presence maps: ``0 … FIXED_SLOTS - 1`` are the fixed parts of a frame (header, gap,
+index, trailer), then each chunk has ``slots_per_chunk`` numbers: its head (the whole chunk, or the preamble),
+its slack (dead bytes behind it), its blocks.
+
+The wire form is MessagePack; arrays travel as little-endian bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from caterva2.errors import Corrupt
+from caterva2.model.path import DatasetPath, Kind, parse_path
+
+__all__ = [
+    "DIGEST_BYTES",
+    "FILE_EXTENT_BYTES",
+    "FIXED_SLOTS",
+    "PAGE_BYTES",
+    "WHOLE_CHUNK_BYTES",
+    "ChunkKind",
+    "Extent",
+    "Fixed",
+    "Head",
+    "Page",
+    "digest",
+    "page_starts",
+]
+
+DIGEST_BYTES = 16
+"""Digests are BLAKE3, cut to 128 bits."""
+
+FILE_EXTENT_BYTES = 256 * 1024
+"""Extents of files that are no frames, in bytes."""
+
+WHOLE_CHUNK_BYTES = 256 * 1024
+"""Chunks smaller than this, compressed, are one extent, in bytes."""
+
+PAGE_BYTES = 32 * 1024 * 1024
+"""A page describes at most this much of the file, in bytes, or one chunk."""
+
+PAGE_CHUNKS = 1024
+"""A page describes at most this many chunks."""
+
+FORMAT = 1
+"""Version of the wire form."""
+
+
+def digest(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the digest of some bytes: BLAKE3, the first `DIGEST_BYTES`."""
+    return blake3(data).digest(DIGEST_BYTES)
+
+
+class Fixed(IntEnum):
+    """The parts of a frame that are not chunks; their values are extent numbers."""
+
+    HEADER = 0
+    GAP = 1
+    INDEX = 2
+    TRAILER = 3
+
+
+FIXED_SLOTS = len(Fixed)
+
+
+class ChunkKind(IntEnum):
+    """How a chunk is stored."""
+
+    WHOLE = 0
+    """One extent."""
+    BLOCKS = 1
+    """A preamble and blocks, each an extent."""
+    ZEROS = 2
+    """No bytes: all zeros."""
+    NANS = 3
+    """No bytes: all NaN."""
+    UNINIT = 4
+    """No bytes: never written; reads as zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A byte range of a version that is fetched, verified, cached and evicted as one.
+
+    Attributes
+    ----------
+    number : int
+        Its number within the version, as in the module's docstring.
+    offset, size : int
+        Where it is in the file, in bytes; `size` is at least 1.
+    digest : bytes
+        `DIGEST_BYTES` of BLAKE3.
+    """
+
+    number: int
+    offset: int
+    size: int
+    digest: bytes
+
+    @property
+    def stop(self) -> int:
+        """One past its last byte."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Head:
+    """A version of a dataset: its name, its geometry and its fixed parts.
+
+    Attributes
+    ----------
+    path : DatasetPath
+    etag : str
+        Strong name of the version, without quotes.
+    generation : int
+    kind : Kind
+        ``file`` also for a frame that cannot be parsed; `meta` then has ``error``.
+    size : int
+        Size of the file, in bytes.
+    mtime_ns : int
+        Time of last modification, in nanoseconds since the epoch.
+    header : bytes
+        The frame's header, as stored; empty for files.
+    fixed : tuple of Extent
+        Those of `Fixed` that are not empty.
+    nchunks : int
+    slots_per_chunk : int
+        Extent numbers that each chunk takes: blocks per chunk and 2.
+    page_starts : ndarray of int64, shape (npages,)
+        First chunk of each page.
+    meta : dict
+        What ``/api/info`` says of the version: JSON values only.
+    """
+
+    path: DatasetPath
+    etag: str
+    generation: int
+    kind: Kind
+    size: int
+    mtime_ns: int
+    header: bytes = field(repr=False)
+    fixed: tuple[Extent, ...] = field(repr=False)
+    nchunks: int
+    slots_per_chunk: int
+    page_starts: npt.NDArray[np.int64] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+
+    @property
+    def npages(self) -> int:
+        """Number of pages."""
+        return len(self.page_starts)
+
+    @property
+    def nextents(self) -> int:
+        """Number of extent numbers, those of extents that are empty included."""
+        return FIXED_SLOTS + self.nchunks * self.slots_per_chunk
+
+    @cached_property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of an array; None for other kinds."""
+        return tuple(self.meta["shape"]) if self.kind == "array" else None
+
+    def fixed_extent(self, part: Fixed) -> Extent | None:
+        """Return a fixed part; None where it is empty."""
+        return next((extent for extent in self.fixed if extent.number == part), None)
+
+    def page_of(self, nchunk: int) -> int:
+        """Return the number of the page that describes a chunk."""
+        return int(np.searchsorted(self.page_starts, nchunk, side="right")) - 1
+
+    def pages_of(self, nchunks: Iterable[int]) -> list[int]:
+        """Return the numbers of the pages that describe some chunks, ascending."""
+        numbers = np.fromiter(nchunks, dtype=np.int64)
+        return [int(n) for n in np.unique(np.searchsorted(self.page_starts, numbers, side="right") - 1)]
+
+    def page_chunks(self, number: int) -> range:
+        """Return the chunks that a page describes."""
+        stop = int(self.page_starts[number + 1]) if number + 1 < self.npages else self.nchunks
+        return range(int(self.page_starts[number]), stop)
+
+    def encode(self) -> bytes:
+        """Return the wire form."""
+        return bytes(
+            msgpack.packb(
+                {
+                    "format": FORMAT,
+                    "path": str(self.path),
+                    "etag": self.etag,
+                    "generation": self.generation,
+                    "kind": self.kind,
+                    "size": self.size,
+                    "mtime_ns": self.mtime_ns,
+                    "header": self.header,
+                    "fixed": [[e.number, e.offset, e.size, e.digest] for e in self.fixed],
+                    "nchunks": self.nchunks,
+                    "slots_per_chunk": self.slots_per_chunk,
+                    "page_starts": _pack(self.page_starts, "<i8"),
+                    "meta": self.meta,
+                }
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Head:
+        """Parse the wire form.
+
+        Raises
+        ------
+        Corrupt
+            If it is not the wire form of a head, or contradicts itself.
+        """
+        try:
+            raw = _unpack(data)
+            head = cls(
+                path=parse_path(raw["path"]),
+                etag=raw["etag"],
+                generation=raw["generation"],
+                kind=raw["kind"],
+                size=raw["size"],
+                mtime_ns=raw["mtime_ns"],
+                header=raw["header"],
+                fixed=tuple(Extent(*row) for row in raw["fixed"]),
+                nchunks=raw["nchunks"],
+                slots_per_chunk=raw["slots_per_chunk"],
+                page_starts=_view(raw["page_starts"], "<i8"),
+                meta=raw["meta"],
+            )
+            starts = head.page_starts
+            sound = (
+                (not head.nchunks) == (not len(starts))
+                and (not len(starts) or starts[0] == 0)
+                and bool(np.all(np.diff(starts) > 0))
+                and (not len(starts) or starts[-1] < head.nchunks)
+                and all(0 <= e.offset and 0 < e.size and e.stop <= head.size for e in head.fixed)
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Corrupt(f"not the head of a manifest: {error!r}") from error
+        if not sound:
+            raise Corrupt(f"the head of {head.path} contradicts itself")
+        return head
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the origin says of a run of chunks.
+
+    Attributes
+    ----------
+    number : int
+    first : int
+        Number of its first chunk; the arrays have one row for each chunk from there.
+    kinds : ndarray of uint8, shape (n,)
+        `ChunkKind`.
+    offsets : ndarray of int64, shape (n,)
+        Where the chunk is in the file, in bytes; -1 where it has no bytes.
+    sizes : ndarray of int64, shape (n,)
+        Its compressed size, in bytes, slack excluded; 0 where it has no bytes.
+    slacks : ndarray of int64, shape (n,)
+        Dead bytes between the chunk and the next part of the file.
+    digests : ndarray of uint8, shape (n, DIGEST_BYTES)
+        Of the whole chunk, or of the preamble of a chunk of `ChunkKind.BLOCKS`.
+    slack_digests : ndarray of uint8, shape (n, DIGEST_BYTES)
+        Zeros where there is no slack.
+    preambles : ndarray of int32, shape (n,)
+        Size of the preamble, in bytes; 0 for other kinds than `ChunkKind.BLOCKS`.
+    block_starts : ndarray of int32, shape (m, nblocks)
+        Where each block begins within its chunk, in bytes; one row for each chunk of `ChunkKind.BLOCKS`.
+    block_digests : ndarray of uint8, shape (m, nblocks, DIGEST_BYTES)
+    slots_per_chunk : int
+        As in the head: ``nblocks + 2``.
+    """
+
+    number: int
+    first: int
+    kinds: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    slacks: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint8]
+    slack_digests: npt.NDArray[np.uint8]
+    preambles: npt.NDArray[np.int32]
+    block_starts: npt.NDArray[np.int32]
+    block_digests: npt.NDArray[np.uint8]
+    slots_per_chunk: int
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @cached_property
+    def _block_rows(self) -> npt.NDArray[np.int64]:
+        """Row of `block_starts` for each chunk; meaningless where it has none."""
+        return np.cumsum(self.kinds == ChunkKind.BLOCKS) - 1
+
+    @cached_property
+    def block_sizes(self) -> npt.NDArray[np.int64]:
+        """Size of each block in bytes, shape (m, nblocks): it ends where the next greater start is."""
+        rows = self.block_starts.astype(np.int64)
+        if not rows.size:
+            return rows
+        stops = self.sizes[self.kinds == ChunkKind.BLOCKS]
+        order = np.argsort(rows, axis=1)
+        ordered = np.take_along_axis(rows, order, axis=1)
+        nexts = np.concatenate([ordered[:, 1:], stops[:, None]], axis=1)
+        sizes = np.empty_like(rows)
+        np.put_along_axis(sizes, order, nexts - ordered, axis=1)
+        return sizes
+
+    def kind(self, nchunk: int) -> ChunkKind:
+        """Return how a chunk is stored."""
+        return ChunkKind(int(self.kinds[nchunk - self.first]))
+
+    def chunk_head(self, nchunk: int) -> Extent:
+        """Return the whole chunk as an extent, or its preamble if it is of `ChunkKind.BLOCKS`."""
+        row = nchunk - self.first
+        size = int(self.preambles[row]) or int(self.sizes[row])
+        return Extent(self._number(nchunk), int(self.offsets[row]), size, self.digests[row].tobytes())
+
+    def chunk_blocks(self, nchunk: int, blocks: Sequence[int]) -> list[Extent]:
+        """Return some blocks of a chunk of `ChunkKind.BLOCKS`."""
+        row = nchunk - self.first
+        blocks_row = int(self._block_rows[row])
+        starts, sizes = self.block_starts[blocks_row], self.block_sizes[blocks_row]
+        offset, number = int(self.offsets[row]), self._number(nchunk) + 2
+        return [
+            Extent(
+                number + block,
+                offset + int(starts[block]),
+                int(sizes[block]),
+                self.block_digests[blocks_row, block].tobytes(),
+            )
+            for block in blocks
+        ]
+
+    def chunk_slack(self, nchunk: int) -> Extent | None:
+        """Return the dead bytes behind a chunk; None where there are none."""
+        row = nchunk - self.first
+        size = int(self.slacks[row])
+        if not size:
+            return None
+        offset = int(self.offsets[row]) + int(self.sizes[row])
+        return Extent(self._number(nchunk) + 1, offset, size, self.slack_digests[row].tobytes())
+
+    def chunk_extents(self, nchunk: int) -> list[Extent]:
+        """Return all extents of a chunk in file order; empty for one that has no bytes."""
+        kind = self.kind(nchunk)
+        if kind > ChunkKind.BLOCKS:
+            return []
+        extents = [self.chunk_head(nchunk)]
+        if kind == ChunkKind.BLOCKS:
+            extents += self.chunk_blocks(nchunk, range(self.slots_per_chunk - 2))
+            extents.sort(key=lambda extent: extent.offset)
+        slack = self.chunk_slack(nchunk)
+        return [*extents, slack] if slack else extents
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield all extents of all chunks of the page."""
+        for nchunk in range(self.first, self.first + len(self)):
+            yield from self.chunk_extents(nchunk)
+
+    def _number(self, nchunk: int) -> int:
+        return FIXED_SLOTS + nchunk * self.slots_per_chunk
+
+    def encode(self) -> bytes:
+        """Return the wire form."""
+        return bytes(
+            msgpack.packb(
+                {
+                    "format": FORMAT,
+                    "number": self.number,
+                    "first": self.first,
+                    "slots_per_chunk": self.slots_per_chunk,
+                    **{name: _pack(getattr(self, name), dtype) for name, dtype, _ in _COLUMNS},
+                }
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, head: Head) -> Page:
+        """Parse the wire form of a page of a version.
+
+        Raises
+        ------
+        Corrupt
+            If it is not the wire form of a page, or contradicts itself or the head.
+        """
+        try:
+            raw = _unpack(data)
+            nblocks = raw["slots_per_chunk"] - 2
+            columns = {
+                name: _view(raw[name], dtype).reshape([-1 if n is None else n or nblocks for n in shape])
+                for name, dtype, shape in _COLUMNS
+                if nblocks or not name.startswith("block")
+            }
+            if not nblocks:
+                columns["block_starts"] = np.empty((0, 0), np.int32)
+                columns["block_digests"] = np.empty((0, 0, DIGEST_BYTES), np.uint8)
+            page = cls(number=raw["number"], first=raw["first"], slots_per_chunk=nblocks + 2, **columns)
+            page._check(head)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise Corrupt(f"not a page of the manifest of {head.path}: {error!r}") from error
+        return page
+
+    def _check(self, head: Head) -> None:
+        chunks = head.page_chunks(self.number)
+        stored = self.kinds <= ChunkKind.BLOCKS
+        stops = self.offsets + self.sizes + self.slacks
+        rows: list[npt.NDArray[Any]] = [
+            self.kinds,
+            self.offsets,
+            self.sizes,
+            self.slacks,
+            self.digests,
+            self.slack_digests,
+            self.preambles,
+        ]
+        has_blocks = self.kinds == ChunkKind.BLOCKS
+        checks = {
+            "chunks": (chunks.start, len(chunks)) == (self.first, len(self)),
+            "rows": all(len(row) == len(self) for row in rows),
+            "slots": self.slots_per_chunk == head.slots_per_chunk,
+            "kinds": bool(np.all(self.kinds <= ChunkKind.UNINIT)),
+            "offsets": bool(np.all(self.offsets[stored] >= 0) and np.all(stops[stored] <= head.size)),
+            "sizes": bool(np.all(self.sizes[stored] > 0) and np.all(self.slacks >= 0)),
+            "blocks": len(self.block_starts) == len(self.block_digests) == int(has_blocks.sum()),
+            "preambles": bool(np.all((self.preambles > 0) == has_blocks)),
+        }
+        if all(checks.values()) and has_blocks.any():
+            preambles = self.preambles[has_blocks, None]
+            checks["starts"] = bool(np.all(self.block_starts >= preambles) and np.all(self.block_sizes > 0))
+        wrong = [name for name, sound in checks.items() if not sound]
+        if wrong:
+            raise ValueError(f"contradictory {', '.join(wrong)}")
+
+
+# name, dtype, shape (None: as many as there are, 0: blocks per chunk)
+_COLUMNS: tuple[tuple[str, str, tuple[int | None, ...]], ...] = (
+    ("kinds", "u1", (None,)),
+    ("offsets", "<i8", (None,)),
+    ("sizes", "<i8", (None,)),
+    ("slacks", "<i8", (None,)),
+    ("digests", "u1", (None, DIGEST_BYTES)),
+    ("slack_digests", "u1", (None, DIGEST_BYTES)),
+    ("preambles", "<i4", (None,)),
+    ("block_starts", "<i4", (None, 0)),
+    ("block_digests", "u1", (None, 0, DIGEST_BYTES)),
+)
+
+
+def page_starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Cut a run of chunks into pages.
+
+    Parameters
+    ----------
+    sizes : ndarray of int64, shape (nchunks,)
+        Bytes of file that each chunk takes, slack included.
+
+    Returns
+    -------
+    ndarray of int64, shape (npages,)
+        First chunk of each page: each page takes at most `PAGE_BYTES` or one chunk, and `PAGE_CHUNKS`.
+    """
+    stops = np.cumsum(sizes)
+    starts, first, before = [], 0, 0
+    while first < len(sizes):
+        starts.append(first)
+        fit = int(np.searchsorted(stops, before + PAGE_BYTES, side="right"))
+        first = min(max(fit, first + 1), first + PAGE_CHUNKS, len(sizes))
+        before = int(stops[first - 1])
+    return np.array(starts, dtype=np.int64)
+
+
+def _pack(array: npt.NDArray[Any], dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
+
+
+def _view(data: bytes, dtype: str) -> npt.NDArray[Any]:
+    return np.frombuffer(data, dtype=dtype)
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    try:
+        raw = msgpack.unpackb(data)
+    except Exception as error:  # msgpack raises a dozen types, not all of one base
+        raise ValueError(f"not MessagePack: {error}") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise ValueError("not of this format")
+    return raw

@@ -1,0 +1,1 @@
+"""Where bytes come from: local files, another host, and the reading of slices from either."""

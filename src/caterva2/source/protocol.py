@@ -1,0 +1,76 @@
+"""Where the bytes of versions come from: one contract for local files, other hosts and the cache.
+
+The stored file is the wire format. Whoever holds some bytes of a version at their original offsets can serve
+them, so a publisher's directory, a publisher at the other end of a wire and a cache are the same to a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from caterva2.model.manifest import Extent, Head, Page
+from caterva2.model.path import DatasetPath
+
+__all__ = ["Source"]
+
+
+class Source(Protocol):
+    """Reads versions of datasets. All methods can be called concurrently."""
+
+    async def head(self, path: DatasetPath, etag: str | None = None) -> Head:
+        """Return the head of a version.
+
+        Parameters
+        ----------
+        path : DatasetPath
+        etag : str, optional
+            The version wanted; by default the current one.
+
+        Raises
+        ------
+        NotFound
+            If there is no such dataset.
+        Changed
+            If the version wanted is not the current one and cannot be served any more.
+        Unavailable
+            If it cannot be known now.
+        """
+        ...
+
+    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+        """Return pages of a version's manifest, in the order asked for.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable
+            As for `head`.
+        IndexError
+            If there is no such page.
+        """
+        ...
+
+    async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
+        """Return the bytes of extents of a version, in the order asked for, each exactly its size.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable
+            As for `head`.
+        IntegrityError
+            If the bytes do not match their digest and no others could be had. A source that is the origin
+            itself does not check digests: it is what they are made from.
+        """
+        ...
+
+    def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the bytes ``start <= offset < stop`` of a version's file, in order, in pieces of any size.
+
+        The caller has checked that ``0 <= start <= stop <= head.size``.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError
+            As for `read`; possibly after some pieces.
+        """
+        ...
