@@ -61,7 +61,7 @@ class Address:
     @property
     def url(self) -> str:
         """Its URL for clients; one on this machine where it listens on every interface."""
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
         return f"http://{Address(local.get(self.host, self.host), self.port)}"
 
     @property

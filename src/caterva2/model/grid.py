@@ -26,7 +26,7 @@ class Cell:
     nchunk : int
         Number of the chunk, in row-major order.
     blocks : tuple of int
-        Numbers of the blocks that hold selected elements, ascending, in row-major order of the chunk's blocks.
+        Numbers of the blocks that hold selected elements, in row-major order of the chunk's blocks.
     box : tuple of sequence of int
         The block coordinates along each dimension, ascending; `blocks` is their product.
     source : tuple of slice
