@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 READY  := $(VENV)/.ready
 
+.DEFAULT_GOAL := help
+
 .PHONY: install demo test check bench docs pins clean help
 
 help: ## Show this list
