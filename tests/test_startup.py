@@ -9,18 +9,27 @@ import pytest
 
 HEAVY = ("numpy", "blosc2", "nats", "fastapi", "uvicorn", "aiohttp")
 
+HELP = """
+from contextlib import suppress
+from caterva2.cli import main
+with suppress(SystemExit):
+    main({})
+"""
+
 
 @pytest.mark.parametrize(
     "code",
     [
         "import caterva2",
         "import caterva2; caterva2.connect",
-        "from caterva2.cli import main\nimport contextlib\nwith contextlib.suppress(SystemExit): main(['--help'])",
-        "from caterva2.cli import main\nimport contextlib\nwith contextlib.suppress(SystemExit): main(['roots', '--help'])",
+        HELP.format(["--help"]),
+        HELP.format(["roots", "--help"]),
     ],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
-    script = f"{code}\nimport sys; print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    script = (
+        f"{code}\nimport sys; print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
 

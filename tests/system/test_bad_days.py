@@ -1,4 +1,4 @@
-"""Processes that are killed, addresses that are taken, hosts that are gone: clear errors, right exit codes."""
+"""Processes killed, addresses taken, hosts gone: clear errors, right exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from caterva2.testing.samples import write_example
 
 
 def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False
+    )
     return [int(line) for line in listed.stdout.split()]
 
 
@@ -42,7 +44,7 @@ def test_a_port_in_use_is_named(site) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = site.run("subscriber", "--listen", address, "--state", "state", code=1)
     assert address in done.stderr
     assert "in use" in done.stderr
@@ -82,7 +84,7 @@ def test_killing_the_broker_takes_its_nats_along_and_a_restart_keeps_the_ports(s
 
 
 def test_everything_survives_kill_and_restart_and_reads_go_on_offline(site) -> None:
-    from test_quick_start import start_three, wait_until  # noqa: PLC0415
+    from test_quick_start import start_three, wait_until
 
     root = write_example(site.directory / "data")
     broker, publisher, subscriber = start_three(site, root)
@@ -93,7 +95,9 @@ def test_everything_survives_kill_and_restart_and_reads_go_on_offline(site) -> N
         process.kill()
 
     listen = url.removeprefix("http://")
-    site.start("subscriber", "--listen", listen, "--state", str(site.directory / "subscriber")).url("subscriber")
+    site.start("subscriber", "--listen", listen, "--state", str(site.directory / "subscriber")).url(
+        "subscriber"
+    )
     assert site.json("show", "foo/dir1/ds-2d.b2nd[2]") == expected
     assert len(site.json("list", "foo")) == 6
     assert site.json("info", "foo/dir1/ds-2d.b2nd")["freshness"] == "unverified"
@@ -123,7 +127,7 @@ def test_an_interrupted_client_exits_with_130(site) -> None:
 
 
 def test_a_token_is_needed_everywhere_and_shown_nowhere(site) -> None:
-    from test_quick_start import start_three, wait_until  # noqa: PLC0415
+    from test_quick_start import start_three, wait_until
 
     token = "correct-horse-battery"
     root = write_example(site.directory / "data")

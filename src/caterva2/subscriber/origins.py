@@ -49,8 +49,8 @@ class Origins:
         root = self._catalogue.root(path.root)
         if not root.url or root.state == "offline":
             raise Unavailable(
-                f"root {root.name!r} is offline: its publisher {root.url or '(never seen)'} is gone, and this "
-                "part of the data is not cached here"
+                f"root {root.name!r} is offline: its publisher {root.url or '(never seen)'} is gone, and "
+                "this part of the data is not cached here"
             )
         source = self._sources.get(root.url)
         if source is None:

@@ -30,7 +30,7 @@ from caterva2.subscriber.store import SubscriberStore
 __all__ = ["SubscriberService"]
 
 ROOTS_WRITTEN_S = 10.0
-"""How often it is written when each root was last confirmed, in seconds: the error of an age after a crash."""
+"""How often it is written when roots were last confirmed, in seconds: the error of an age after a crash."""
 
 
 class SubscriberService:

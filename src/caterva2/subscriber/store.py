@@ -1,4 +1,4 @@
-"""What a subscriber knows and must know again after a restart: the catalogue as last seen, and the follows."""
+"""What a subscriber must know again after a restart: the catalogue as last seen, and the follows."""
 
 from __future__ import annotations
 

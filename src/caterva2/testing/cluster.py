@@ -104,7 +104,7 @@ class Cluster:
         TimeoutError
         """
         async with asyncio.timeout(timeout_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - any condition, of parts that have no event for it
                 await asyncio.sleep(0.01)
 
     def _in_sync(self) -> bool:

@@ -1,4 +1,4 @@
-"""Sample data: real climate fields, and a generated array that is large enough for partial caching to show."""
+"""Sample data: real climate fields, and an array large enough for partial caching to show."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def write_example(directory: Path) -> Path:
         (directory / name).mkdir(parents=True, exist_ok=True)
     write_array(directory / "ds-1d.b2nd", np.arange(1000), chunks=[100], blocks=[10])
     write_frame(directory / "ds-hello.b2frame", b"Hello world!" * 100)
-    (directory / "README.md").write_text("# An example root\n\nArrays, a frame and this text.\n", encoding="utf-8")
+    (directory / "README.md").write_text(
+        "# An example root\n\nArrays, a frame and this text.\n", encoding="utf-8"
+    )
     two = np.arange(200, dtype=np.uint16).reshape(10, 20)
     write_array(directory / "dir1" / "ds-2d.b2nd", two, chunks=(5, 5), blocks=(2, 2))
     three = np.linspace(0, 1, 3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
