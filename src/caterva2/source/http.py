@@ -198,7 +198,7 @@ class HttpSource:
         return [pieces[extent.number] for extent in extents]
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
-        """Yield bytes of a version as they arrive, **unverified** (pieces are no extents); see `Source.stream`.
+        """Yield bytes of a version as they arrive, **unverified**: pieces are no extents.
 
         A transfer that breaks off is resumed once.
 
