@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 import msgpack
@@ -117,18 +118,20 @@ class HttpSource:
         timeout_s: float,
         stats: UpstreamStats,
     ) -> None:
-        self._base = url.rstrip("/")
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        self._base = self.name = f"{parts.scheme}://{host}{parts.path}".rstrip("/")
         self._session = session
         self._headers = {"Accept-Encoding": "identity"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
+        elif user:  # what a reverse proxy may ask for
+            self._headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
         self._gap_bytes = gap_bytes
         self._slots = asyncio.Semaphore(requests)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         self._down_at = float("-inf")  # loop time of the last failure to reach it, if none succeeded since
         self.stats = stats
-        parts = urlsplit(self._base)
-        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     # -- the contract ----------------------------------------------------------------------------
 
