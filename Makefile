@@ -1,0 +1,57 @@
+# The verbs that people, the README and CI share.
+
+VENV   := .venv
+BIN    := $(if $(filter Windows_NT,$(OS)),$(VENV)/Scripts,$(VENV)/bin)
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+.PHONY: install demo test check bench docs pins clean help
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+install: $(READY) ## Make the environment in .venv (with uv if it is there, else venv and pip)
+
+$(READY): pyproject.toml requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed, and none was found on PATH" >&2; exit 1; }
+	@if command -v uv >/dev/null 2>&1; then \
+		test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" $(VENV); \
+		uv pip install --quiet --python $(BIN)/python -r requirements/dev.txt && \
+		uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
+	else \
+		{ test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV); } && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
+	fi
+	@touch $@
+
+demo: install ## Run the main job, with real data, on this machine
+	$(BIN)/cat2 demo
+
+test: install ## Run all tests
+	$(BIN)/python -m pytest -q
+
+check: install ## Lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## Measure, as ratios side by side in one run
+	$(BIN)/python -m pytest -q benchmarks --benchmark-only
+
+docs: install ## Build the documentation into build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
+pins: ## Compile requirements/ anew (needs uv)
+	UV_CUSTOM_COMPILE_COMMAND="make pins" uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+		--no-emit-index-url --no-annotate -o requirements/base.txt
+	UV_CUSTOM_COMPILE_COMMAND="make pins" uv pip compile -q pyproject.toml --group dev --universal \
+		--python-version 3.11 --no-emit-index-url --no-annotate -o requirements/dev.txt
+
+clean: ## Remove what was made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

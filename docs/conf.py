@@ -1,0 +1,17 @@
+"""Sphinx configuration."""
+
+from importlib.metadata import version as installed
+
+project = "Caterva2"
+copyright = "2026, the Caterva2 developers"
+release = installed("caterva2")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = "Caterva2"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+exclude_patterns = ["build"]
+suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, which are no pages here

@@ -1,0 +1,344 @@
+"""The cache: a `Source` that keeps what it has read of others, and asks them only for what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from caterva2.cache.flight import Flights
+from caterva2.cache.layout import Layout
+from caterva2.cache.store import Store
+from caterva2.cache.version import CacheState, CacheStats, Version
+from caterva2.errors import Changed, IntegrityError, NotFound
+from caterva2.model.catalogue import Entry
+from caterva2.model.manifest import Extent, Head, Page
+from caterva2.model.path import DatasetPath
+from caterva2.source.protocol import Source
+
+__all__ = ["CachedSource"]
+
+STREAM_BATCH_BYTES = 4 * 1024 * 1024
+"""A stream holds about twice this in memory: the batch being sent and the next."""
+
+FILL_BATCH_BYTES = 8 * 1024 * 1024
+FILL_BATCHES = 3
+"""Batches of a fill under way."""
+
+CATCH_UP_S = 1.0
+"""How long to wait for news of a version that the origin has but we have not heard of yet, in seconds."""
+
+_Key = tuple[Hashable, int]
+
+
+class CachedSource:
+    """A `caterva2.source.protocol.Source`: mirrors on disk in front of origins.
+
+    What is here of the current version of a dataset is served without asking anybody.
+
+    Parameters
+    ----------
+    directory : Path
+        Belongs to this process alone; made if absent.
+    current : callable
+        Returns the current version of a dataset from memory; raises `NotFound`.
+    origin : callable
+        Returns who has a dataset; raises `NotFound` or `Unavailable`. Its `read` must check digests.
+    quota_bytes : int or None
+        Most that the mirrors may take, what is in flight excepted.
+    executor : Executor
+        For work on the disk and for hashing.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        current: Callable[[DatasetPath], Entry],
+        origin: Callable[[DatasetPath], Source],
+        quota_bytes: int | None,
+        executor: Executor,
+    ) -> None:
+        self.stats = CacheStats()
+        self._current = current
+        self._origin = origin
+        self._store = Store(directory, quota_bytes=quota_bytes, executor=executor, stats=self.stats)
+        self._layout = Layout(self)
+        self._heads: Flights[tuple[str, str], Head] = Flights()
+        self._pages: Flights[_Key, Page] = Flights()
+        self._extents: Flights[_Key, bytes] = Flights()
+
+    async def open(self) -> None:
+        """Open the directory.
+
+        Raises
+        ------
+        OSError, ConfigError, sqlite3.Error
+            If it cannot be used.
+        """
+        await self._store.open()
+
+    async def close(self) -> None:
+        """End the fetches under way and close all files. What is here stays."""
+        for flights in (self._heads, self._pages, self._extents):
+            await flights.close()
+        await self._store.close()
+
+    # -- the contract ----------------------------------------------------------------------------
+
+    async def head(self, path: DatasetPath, etag: str | None = None) -> Head:
+        """Return the head of a version; see `Source.head`.
+
+        A version that is not current any more is served while its mirror is here.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable
+        """
+        entry = self._current(path)
+        if etag is not None and etag != entry.etag:
+            old = self._store.find(path, etag)
+            if old is not None and (head := self._store.head(old)):
+                return head
+            raise Changed(str(path), etag, entry.etag)
+        if head := self._known_head(path, entry.etag):
+            return head
+        try:
+            return await self._fetch_head(path, entry.etag)
+        except Changed:
+            if etag is not None:
+                raise
+        entry = await self._after(path, entry)
+        return self._known_head(path, entry.etag) or await self._fetch_head(path, entry.etag)
+
+    def _known_head(self, path: DatasetPath, etag: str) -> Head | None:
+        version = self._store.find(path, etag)
+        if version is None or version.doomed:
+            return None
+        self._retire(path, etag)
+        head = self._store.head(version)
+        if head is None:  # damaged on disk
+            self._store.remove([version], forget=True)
+        return head
+
+    async def _fetch_head(self, path: DatasetPath, etag: str) -> Head:
+        async def fetch(keys: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+            head = await self._origin(path).head(path, etag)
+            if head.etag != etag:
+                raise Changed(str(path), etag, head.etag)
+            await self._store.add(head)
+            self._retire(path, etag)
+            return dict.fromkeys(keys, head)
+
+        key = (str(path), etag)
+        return (await self._heads.get([key], fetch))[key]
+
+    async def _after(self, path: DatasetPath, entry: Entry) -> Entry:
+        """Wait for the version after one that the origin has replaced."""
+        deadline = time.monotonic() + CATCH_UP_S
+        while (now := self._current(path)).etag == entry.etag:
+            if time.monotonic() > deadline:
+                raise Changed(str(path), entry.etag)
+            await asyncio.sleep(0.02)
+        return now
+
+    def _retire(self, path: DatasetPath, etag: str) -> None:
+        """Remove the versions of a dataset that are not current any more."""
+        versions = self._store.all_of(path)
+        if len(versions) > 1 and self._is_current(path, etag):
+            self._store.remove([version for version in versions if version.etag != etag], forget=False)
+
+    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+        """Return pages of a version's manifest; see `Source.pages`.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IndexError
+        """
+        if numbers and not 0 <= min(numbers) <= max(numbers) < head.npages:
+            raise IndexError(
+                f"{head.path} has pages 0 to {head.npages - 1}, asked for {sorted(set(numbers))}"
+            )
+        version = await self._version(head)
+        with self._store.using(version):
+            found = {number: self._store.page(version, head, number) for number in numbers}
+            missing = [number for number, page in found.items() if page is None]
+            if missing:
+                found |= await self._fetch_pages(head, version, missing)
+        return [page for number in numbers if (page := found[number]) is not None]
+
+    async def _fetch_pages(self, head: Head, version: Version, numbers: list[int]) -> dict[int, Page]:
+        async def fetch(keys: list[_Key]) -> dict[_Key, Page]:
+            with self._store.using(version):
+                self._check_current(head)
+                pages = await self._origin(head.path).pages(head, [number for _, number in keys])
+                await self._store.add_pages(version, pages)
+                return dict(zip(keys, pages, strict=True))
+
+        name = _flight_name(version)
+        got = await self._pages.get([(name, number) for number in numbers], fetch)
+        return {number: page for (_, number), page in got.items()}
+
+    async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
+        """Return the bytes of extents, from here or from the origin; see `Source.read`.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError
+        """
+        version = await self._version(head)
+        with self._store.using(version):
+            pieces = await self._store.read(version, extents)
+            missing = [extent for extent, piece in zip(extents, pieces, strict=True) if piece is None]
+            self.stats.hits += len(extents) - len(missing)
+            if not missing:
+                return [piece for piece in pieces if piece is not None]
+            self.stats.misses += len(missing)
+            got = await self._fetch_extents(head, version, missing)
+        return [
+            got[extent.number] if piece is None else piece
+            for extent, piece in zip(extents, pieces, strict=True)
+        ]
+
+    async def _fetch_extents(
+        self, head: Head, version: Version, extents: Sequence[Extent]
+    ) -> dict[int, bytes]:
+        by_number = {extent.number: extent for extent in extents}
+
+        async def fetch(keys: list[_Key]) -> dict[_Key, bytes]:
+            with self._store.using(version):
+                self._check_current(head)
+                wanted = [by_number[number] for _, number in keys]
+                pieces = await self._origin(head.path).read(head, wanted)
+                await self._store.write(version, list(zip(wanted, pieces, strict=True)))
+                return dict(zip(keys, pieces, strict=True))
+
+        def concerns(error: Exception, key: _Key) -> bool:
+            return not isinstance(error, IntegrityError) or error.offset == by_number[key[1]].offset
+
+        name = _flight_name(version)
+        got = await self._extents.get([(name, number) for number in by_number], fetch, concerns)
+        return {number: piece for (_, number), piece in got.items()}
+
+    async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield bytes of a version, one batch read ahead; see `Source.stream`.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+        """
+        version = await self._version(head)
+        with self._store.using(version):
+            batches = self._layout.batches(head, start, stop, STREAM_BATCH_BYTES)
+
+            async def load() -> list[tuple[Extent, bytes]]:
+                extents: list[Extent] = await anext(batches, [])
+                return list(zip(extents, await self.read(head, extents), strict=True))
+
+            ahead = asyncio.create_task(load())
+            try:
+                while loaded := await ahead:
+                    ahead = asyncio.create_task(load())
+                    for extent, data in loaded:
+                        first, last = max(start, extent.offset), min(stop, extent.stop)
+                        yield data[first - extent.offset : last - extent.offset]
+                        start = last  # extents may overlap
+            finally:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+                await batches.aclose()
+
+    # -- versions --------------------------------------------------------------------------------
+
+    async def _version(self, head: Head) -> Version:
+        """Return what is here of a version; made anew if it was evicted or dropped since."""
+        version = self._store.find(head.path, head.etag)
+        if version is not None:
+            return version
+        self._check_current(head)
+        return await self._store.add(head)
+
+    def _is_current(self, path: DatasetPath, etag: str) -> bool:
+        try:
+            return self._current(path).etag == etag
+        except NotFound:
+            return False
+
+    def _check_current(self, head: Head) -> None:
+        current = self._current(head.path).etag
+        if current != head.etag:
+            raise Changed(str(head.path), head.etag, current)
+
+    # -- looking after ---------------------------------------------------------------------------
+
+    def state(self, path: DatasetPath) -> CacheState:
+        """Return how much of the current version of a dataset is here.
+
+        Raises
+        ------
+        NotFound
+        """
+        etag = self._current(path).etag
+        version = self._store.find(path, etag)
+        if version is None:
+            return CacheState(etag, 0, False, None)
+        return CacheState(etag, version.cached_bytes, version.complete, version.last_used)
+
+    async def drop(self, path: DatasetPath) -> int:
+        """Remove all that is here of a dataset, also of one that is not published any more.
+
+        Returns
+        -------
+        int
+            Bytes freed; those that readers are inside of are freed when they leave.
+        """
+        versions = self._store.all_of(path)
+        nbytes = sum(version.cached_bytes for version in versions)
+        self._store.remove(versions, forget=True)
+        return nbytes
+
+    async def fill(self, head: Head) -> None:
+        """Fetch all of a version that is not here, and check what is from before the start.
+
+        It can be cancelled and goes on where it was. It ends early when there is no room.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+        """
+        version = await self._version(head)
+        batches = self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES)
+        under_way: set[asyncio.Task[list[bytes]]] = set()
+        passed_through = self.stats.passed_through
+        with self._store.using(version):
+            try:
+                async for batch in batches:
+                    missing = self._store.unverified(version, batch)
+                    if not missing:
+                        continue
+                    under_way.add(asyncio.create_task(self.read(head, missing)))
+                    if len(under_way) == FILL_BATCHES:
+                        under_way = await _first_done(under_way)
+                    if self.stats.passed_through > passed_through:
+                        break
+                while under_way:
+                    under_way = await _first_done(under_way)
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
+                await batches.aclose()
+
+
+async def _first_done(tasks: set[asyncio.Task[list[bytes]]]) -> set[asyncio.Task[list[bytes]]]:
+    """Wait until one of some tasks is done, raise if it failed, and return the others."""
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return others
+
+
+def _flight_name(version: Version) -> Hashable:
+    return version.id or version.key

@@ -1,0 +1,59 @@
+"""How many bytes the extents of a presence map stand for, and how many extents a version has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from caterva2.model.manifest import FIXED_SLOTS, ChunkKind, Head, Page
+
+__all__ = ["count_extents", "present_bytes"]
+
+
+def present_bytes(
+    head: Head, pages: Iterable[Page], numbers: npt.NDArray[np.int64]
+) -> tuple[int, npt.NDArray[np.int64]]:
+    """Return the bytes of the extents present.
+
+    Parameters
+    ----------
+    head : Head
+    pages : iterable of Page
+        Those that are known.
+    numbers : ndarray of int64
+        Extent numbers, ascending.
+
+    Returns
+    -------
+    nbytes : int
+    unknown : ndarray of int64
+        The numbers that no page given knows.
+    """
+    sizes = {extent.number: extent.size for extent in head.fixed}
+    in_chunks = int(np.searchsorted(numbers, FIXED_SLOTS))
+    nbytes = sum(sizes.get(int(number), 0) for number in numbers[:in_chunks])
+    unknown = np.ones(len(numbers), bool)
+    unknown[:in_chunks] = False
+    for page in pages:
+        bounds = FIXED_SLOTS + np.array([page.first, page.first + len(page)]) * page.slots_per_chunk
+        first, stop = (int(n) for n in np.searchsorted(numbers, bounds))
+        unknown[first:stop] = False
+        nbytes += int(_slot_sizes(page)[numbers[first:stop] - bounds[0]].sum())
+    return nbytes, numbers[unknown]
+
+
+def count_extents(head: Head, pages: Iterable[Page]) -> int:
+    """Return how many extents of a version are not empty; `pages` must be all of them."""
+    return len(head.fixed) + sum(int(np.count_nonzero(_slot_sizes(page))) for page in pages)
+
+
+def _slot_sizes(page: Page) -> npt.NDArray[np.int64]:
+    """Return the size in bytes of each extent number of a page; 0 where there is no such extent."""
+    slots = np.zeros((len(page), page.slots_per_chunk), np.int64)
+    slots[:, 0] = np.where(page.preambles > 0, page.preambles, page.sizes)
+    slots[:, 1] = page.slacks
+    if page.slots_per_chunk > 2:
+        slots[page.kinds == ChunkKind.BLOCKS, 2:] = page.block_sizes
+    return slots.ravel()

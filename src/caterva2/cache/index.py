@@ -1,0 +1,270 @@
+"""What the cache knows of versions, in SQLite: manifests, how much of each is here, when it was used.
+
+Writes may come from any thread; reads belong to the event loop's thread and never wait for a write (WAL).
+Each manifest blob is kept with its digest: a bit that flips on disk costs a request, not an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caterva2.errors import ConfigError
+from caterva2.model.manifest import digest
+from caterva2.model.path import DatasetPath, parse_path
+
+__all__ = ["SCHEMA_VERSION", "Index", "Row"]
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE versions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: the names of mirrors are made of it
+    path TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    nextents INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    cached_bytes INTEGER NOT NULL DEFAULT 0,
+    complete INTEGER NOT NULL DEFAULT 0,
+    dirty INTEGER NOT NULL DEFAULT 0,  -- cached_bytes is not to be believed
+    last_used REAL NOT NULL,
+    UNIQUE (path, etag)
+);
+CREATE TABLE pages (
+    version INTEGER NOT NULL REFERENCES versions (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    page BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (version, number)
+) WITHOUT ROWID;
+"""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A version, as it was last written.
+
+    Attributes
+    ----------
+    id : int
+    path : DatasetPath
+    etag : str
+    generation, size, nextents : int
+        As in the head.
+    cached_bytes : int
+        Bytes of extents present.
+    complete : bool
+        Whether all extents are present.
+    dirty : bool
+        The last process did not stop cleanly: `cached_bytes` and `complete` may be wrong.
+    last_used : float
+        Seconds since the epoch.
+    """
+
+    id: int
+    path: DatasetPath
+    etag: str
+    generation: int
+    size: int
+    nextents: int
+    cached_bytes: int
+    complete: bool
+    dirty: bool
+    last_used: float
+
+
+class Index:
+    """The SQLite file of a cache.
+
+    Parameters
+    ----------
+    file : Path
+        Made if it is absent; one that is damaged is put aside and made anew.
+
+    Raises
+    ------
+    ConfigError
+        If it was written by a newer release.
+    OSError, sqlite3.Error
+        If it cannot be opened or made.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._write_lock = threading.Lock()
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) or not file.exists():
+                raise
+            log.warning("the cache index %s is damaged (%s): starting with an empty cache", file, error)
+            self._put_aside()
+            self._open()
+
+    def _open(self) -> None:
+        with contextlib.ExitStack() as stack:
+            self._writer = _connect(self._file)
+            stack.callback(self._writer.close)
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self._file} was written by a newer release (schema {version}, this one knows "
+                    f"{SCHEMA_VERSION}): upgrade, or choose another --state directory"
+                )
+            if version == 0:
+                self._writer.executescript(
+                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
+            self._writer.execute("SELECT count(*) FROM versions").fetchone()
+            self._reader = _connect(self._file)
+            stack.pop_all()
+
+    def _put_aside(self) -> None:
+        for suffix in ("-wal", "-shm"):
+            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+        self._file.replace(self._file.with_name(self._file.name + ".damaged"))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._write_lock:
+            self._reader.close()
+            self._writer.close()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def rows(self) -> list[Row]:
+        """Return all versions."""
+        cursor = self._reader.execute(
+            "SELECT id, path, etag, generation, size, nextents, cached_bytes, complete, dirty, last_used "
+            "FROM versions ORDER BY id"
+        )
+        return [
+            Row(
+                id=row[0],
+                path=parse_path(row[1]),
+                etag=row[2],
+                generation=row[3],
+                size=row[4],
+                nextents=row[5],
+                cached_bytes=row[6],
+                complete=bool(row[7]),
+                dirty=bool(row[8]),
+                last_used=row[9],
+            )
+            for row in cursor
+        ]
+
+    def head(self, version: int) -> bytes | None:
+        """Return the encoded head of a version; None if it is not here or damaged."""
+        row = self._reader.execute("SELECT head, digest FROM versions WHERE id = ?", (version,)).fetchone()
+        return _sound(row)
+
+    def page(self, version: int, number: int) -> bytes | None:
+        """Return an encoded page; None if it is not here or damaged."""
+        row = self._reader.execute(
+            "SELECT page, digest FROM pages WHERE version = ? AND number = ?", (version, number)
+        ).fetchone()
+        return _sound(row)
+
+    def page_numbers(self, version: int) -> list[int]:
+        """Return the numbers of the pages that are here, ascending."""
+        cursor = self._reader.execute(
+            "SELECT number FROM pages WHERE version = ? ORDER BY number", (version,)
+        )
+        return [number for (number,) in cursor]
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def add(
+        self,
+        path: DatasetPath,
+        etag: str,
+        *,
+        generation: int,
+        size: int,
+        nextents: int,
+        head: bytes,
+        now: float,
+    ) -> int:
+        """Add a version, in place of one of the same name; returns its id.
+
+        Raises
+        ------
+        sqlite3.Error
+            If the disk is full or cannot be written; so do all that write.
+        """
+        with self._writing() as writer:
+            writer.execute("DELETE FROM versions WHERE path = ? AND etag = ?", (str(path), etag))
+            cursor = writer.execute(
+                "INSERT INTO versions (path, etag, generation, size, nextents, head, digest, last_used) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (str(path), etag, generation, size, nextents, head, digest(head), now),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def add_pages(self, version: int, pages: Sequence[tuple[int, bytes]]) -> None:
+        """Keep encoded pages, by number. A version that is gone meanwhile keeps none."""
+        with self._writing() as writer:
+            writer.executemany(
+                "INSERT OR REPLACE INTO pages (version, number, page, digest) "
+                "SELECT id, ?, ?, ? FROM versions WHERE id = ?",
+                [(number, page, digest(page), version) for number, page in pages],
+            )
+
+    def mark_dirty(self, version: int) -> None:
+        """Note that extents of a version are about to be written."""
+        with self._writing() as writer:
+            writer.execute("UPDATE versions SET dirty = 1 WHERE id = ?", (version,))
+
+    def update(self, states: Iterable[tuple[int, int, bool, float, bool]]) -> None:
+        """Write ``(version, cached_bytes, complete, last_used, dirty)`` of some versions."""
+        with self._writing() as writer:
+            writer.executemany(
+                "UPDATE versions SET cached_bytes = ?2, complete = ?3, last_used = ?4, dirty = ?5 "
+                "WHERE id = ?1",
+                list(states),
+            )
+
+    def remove(self, versions: Iterable[int]) -> None:
+        """Forget versions and their pages."""
+        with self._writing() as writer:
+            writer.executemany("DELETE FROM versions WHERE id = ?", [(version,) for version in versions])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _sound(row: tuple[bytes, bytes] | None) -> bytes | None:
+    return row[0] if row is not None and digest(row[0]) == row[1] else None

@@ -1,0 +1,134 @@
+"""Which extents hold a byte range of a version, in batches, in the order of the file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from caterva2.cache.lru import BytesLru
+from caterva2.errors import Corrupt
+from caterva2.model.manifest import FILE_EXTENT_BYTES, Extent, Fixed, Head, Page
+from caterva2.source.protocol import Source
+
+__all__ = ["Layout"]
+
+ORDERS_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The chunks of a version that have bytes, by offset.
+
+    Attributes
+    ----------
+    nchunks : ndarray of int64, shape (n,)
+    offsets : ndarray of int64, shape (n,)
+        Ascending.
+    """
+
+    nchunks: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+
+class Layout:
+    """Finds extents by their place in the file.
+
+    Parameters
+    ----------
+    source : Source
+        Gives pages and the index of frames.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._orders: BytesLru[tuple[str, str], _Order] = BytesLru(ORDERS_BYTES)
+
+    async def batches(
+        self, head: Head, start: int, stop: int, batch_bytes: int
+    ) -> AsyncGenerator[list[Extent], None]:
+        """Yield the extents that overlap ``start <= offset < stop``, ascending by offset.
+
+        Each batch has about `batch_bytes`; together they cover the range without a hole.
+
+        Raises
+        ------
+        Corrupt
+            If the manifest leaves bytes out.
+        NotFound, Changed, Unavailable, IntegrityError
+            As `Source.read`.
+        """
+        batch: list[Extent] = []
+        nbytes = 0
+        reached = start
+        async for extent in self._extents(head, start, stop):
+            if extent.offset > reached:
+                break
+            if extent.stop <= reached:
+                continue
+            batch.append(extent)
+            nbytes += extent.size
+            reached = extent.stop
+            if nbytes >= batch_bytes:
+                yield batch
+                batch, nbytes = [], 0
+        if batch:
+            yield batch
+        if reached < stop:
+            raise Corrupt(f"the manifest of {head.path} does not say what is at byte {reached}")
+
+    async def _extents(self, head: Head, start: int, stop: int) -> AsyncIterator[Extent]:
+        fixed = _overlapping(head.fixed, start, stop)
+        following = next(fixed, None)
+        page: Page | None = None
+        nchunks, offsets = await self._chunks(head, start, stop)
+        for nchunk, offset in zip(nchunks.tolist(), offsets.tolist(), strict=True):
+            while following is not None and following.offset < offset:
+                yield following
+                following = next(fixed, None)
+            number = head.page_of(nchunk)
+            if page is None or page.number != number:
+                (page,) = await self._source.pages(head, [number])
+            for extent in page.chunk_extents(nchunk):
+                if extent.offset < stop and extent.stop > start:
+                    yield extent
+        while following is not None:
+            yield following
+            following = next(fixed, None)
+
+    async def _chunks(
+        self, head: Head, start: int, stop: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the chunks that may overlap a range, and their offsets, by offset."""
+        index = head.fixed_extent(Fixed.INDEX)
+        if index is None:  # no frame: pages of one size
+            first = min(start // FILE_EXTENT_BYTES, head.nchunks)
+            last = min(-(-stop // FILE_EXTENT_BYTES), head.nchunks)
+            nchunks = np.arange(first, last, dtype=np.int64)
+            return nchunks, nchunks * FILE_EXTENT_BYTES
+        order = await self._order(head, index)
+        # a chunk, with what is dead behind it, ends before the next one begins
+        first = max(int(np.searchsorted(order.offsets, start, side="right")) - 1, 0)
+        last = int(np.searchsorted(order.offsets, stop, side="left"))
+        return order.nchunks[first:last], order.offsets[first:last]
+
+    async def _order(self, head: Head, index: Extent) -> _Order:
+        key = (str(head.path), head.etag)
+        order = self._orders.get(key)
+        if order is None:
+            from caterva2.frame.pages import index_offsets
+
+            (data,) = await self._source.read(head, [index])
+            offsets = index_offsets(head, data)
+            nchunks = np.argsort(offsets, kind="stable")
+            nchunks = nchunks[int(np.count_nonzero(offsets < 0)) :]
+            order = _Order(nchunks, offsets[nchunks])
+            self._orders.put(key, order, order.nchunks.nbytes + order.offsets.nbytes)
+        return order
+
+
+def _overlapping(extents: tuple[Extent, ...], start: int, stop: int) -> Iterator[Extent]:
+    found = [extent for extent in extents if extent.offset < stop and extent.stop > start]
+    return iter(sorted(found, key=lambda extent: extent.offset))

@@ -1,0 +1,466 @@
+"""The versions on disk: their mirrors, the index of them, the quota.
+
+Belongs to one event loop; disk work goes to the executor. Failures of the disk are counted and logged once,
+and end here: what cannot be read counts as absent, what cannot be written is not kept.
+
+Architecture invariant: nothing here asks anybody for anything; see `caterva2.cache.cached` for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from caterva2.cache.census import count_extents, present_bytes
+from caterva2.cache.index import Index, Row
+from caterva2.cache.lru import BytesLru
+from caterva2.cache.mirror import MAX_EXTENTS, Mirror, MirrorPool
+from caterva2.cache.version import CacheStats, Version
+from caterva2.errors import Corrupt
+from caterva2.model.manifest import Extent, Head, Page, digest
+from caterva2.model.path import DatasetPath
+
+__all__ = ["Store"]
+
+HEADS_BYTES = 32 * 1024 * 1024
+PAGES_BYTES = 128 * 1024 * 1024
+"""Decoded manifests held in memory, in bytes."""
+
+LOW_WATERMARK = 0.9
+"""Eviction goes on until this much of the quota is used."""
+
+INLINE_BYTES = 256 * 1024
+"""So much is read at once on the loop: handing it to a thread would take longer."""
+
+FLUSH_S = 10.0
+"""How often what was used when is written to the index, in seconds."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """The versions in a directory.
+
+    Parameters
+    ----------
+    directory : Path
+        Belongs to one process at a time.
+    quota_bytes : int or None
+        Most that the mirrors may take in all.
+    executor : Executor
+    stats : CacheStats
+        Is added to.
+    """
+
+    def __init__(
+        self, directory: Path, *, quota_bytes: int | None, executor: Executor, stats: CacheStats
+    ) -> None:
+        self._directory = directory
+        self._quota_bytes = quota_bytes
+        self._executor = executor
+        self.stats = stats
+        self._pool = MirrorPool(directory / "mirrors")
+        self._index: Index | None = None
+        self._versions: dict[str, dict[str, Version]] = {}  # by path, by etag
+        self._heads: BytesLru[tuple[str, str], Head] = BytesLru(HEADS_BYTES)
+        self._pages: BytesLru[tuple[tuple[str, str], int], Page] = BytesLru(PAGES_BYTES)
+        self._reserved_bytes = 0
+        self._adding = asyncio.Lock()
+        self._touched: set[Version] = set()
+        self._flushed_at = 0.0
+        self._jobs: set[asyncio.Future[Any]] = set()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the directory: drop what the index does not know, count again what was not closed cleanly.
+
+        Raises
+        ------
+        OSError, ConfigError, sqlite3.Error
+            If the directory cannot be used at all.
+        """
+        for version in await self._run(self._open):
+            self._versions.setdefault(str(version.path), {})[version.etag] = version
+            self.stats.versions += 1
+            self.stats.cached_bytes += version.cached_bytes
+        self._flushed_at = time.monotonic()
+
+    def _open(self) -> list[Version]:
+        self._pool.directory.mkdir(parents=True, exist_ok=True)
+        self._index = Index(self._directory / "index.sqlite")
+        rows = self._index.rows()
+        names = self._pool.names()
+        for orphan in names - {_mirror_name(row.id) for row in rows}:
+            self._pool.remove(orphan)
+        versions = [self._reopened(row) for row in rows]
+        gone = [version for version in versions if version.id and _mirror_name(version.id) not in names]
+        lost = [version.id for version in gone if version.cached_bytes or version.dirty]
+        if lost:
+            self._index.remove(lost)
+        kept = [version for version in versions if version.id not in lost]
+        for version in (unclean := [version for version in kept if version.dirty]):
+            self._recount(self._index, version)
+        self._index.update(map(_state, unclean))
+        return kept
+
+    def _reopened(self, row: Row) -> Version:
+        mirror = self._pool.mirror(_mirror_name(row.id), row.size, row.nextents)
+        return Version(
+            row.id,
+            row.path,
+            row.etag,
+            row.generation,
+            row.size,
+            mirror,
+            cached_bytes=row.cached_bytes,
+            complete=row.complete or not row.size,
+            last_used=row.last_used,
+            dirty=row.dirty,
+        )
+
+    def _recount(self, index: Index, version: Version) -> None:
+        """Set `cached_bytes` and `complete` from the presence map; only while nobody uses it."""
+        head, pages = _load_manifest(index, version)
+        if head is None or version.mirror is None:
+            return
+        numbers = version.mirror.numbers()
+        version.cached_bytes, unknown = present_bytes(head, pages, numbers)
+        version.mirror.clear(unknown)
+        version.complete = len(pages) == head.npages and len(numbers) == count_extents(head, pages)
+        version.dirty = False
+
+    async def close(self) -> None:
+        """Finish what is under way, write what was used when, and close all files."""
+        while self._jobs:
+            await asyncio.gather(*self._jobs, return_exceptions=True)
+        if self._index is not None:
+            everything = [version for versions in self._versions.values() for version in versions.values()]
+            await self._run(self._close, self._index, everything)
+            self._index = None
+
+    def _close(self, index: Index, versions: Sequence[Version]) -> None:
+        for version in versions:
+            version.dirty = False
+        with self._disk():
+            index.update(map(_state, versions))
+        self._pool.close()
+        index.close()
+
+    # -- versions --------------------------------------------------------------------------------
+
+    def find(self, path: DatasetPath, etag: str) -> Version | None:
+        """Return a version that is here."""
+        return self._versions.get(str(path), {}).get(etag)
+
+    def all_of(self, path: DatasetPath) -> list[Version]:
+        """Return all versions of a dataset that are here."""
+        return list(self._versions.get(str(path), {}).values())
+
+    async def add(self, head: Head) -> Version:
+        """Return the version of a head, made if it is not here."""
+        async with self._adding:
+            if found := self.find(head.path, head.etag):
+                return found
+            version = Version(
+                0, head.path, head.etag, head.generation, head.size, None, last_used=time.time()
+            )
+            encoded = head.encode()
+            version.complete = not head.size
+            self._heads.put(version.key, head, len(encoded))
+            if head.nextents > MAX_EXTENTS:
+                return version
+            with self._disk():
+                version.id = await self._run(self._enter, head, encoded, version.last_used)
+            if version.id:
+                version.mirror = self._pool.mirror(_mirror_name(version.id), head.size, head.nextents)
+                self._versions.setdefault(str(head.path), {})[head.etag] = version
+                self.stats.versions += 1
+            return version
+
+    def _enter(self, head: Head, encoded: bytes, now: float) -> int:
+        assert self._index is not None
+        return self._index.add(
+            head.path,
+            head.etag,
+            generation=head.generation,
+            size=head.size,
+            nextents=head.nextents,
+            head=encoded,
+            now=now,
+        )
+
+    @contextlib.contextmanager
+    def using(self, version: Version) -> Iterator[None]:
+        """Keep the files of a version while inside, and note its use."""
+        version.users += 1
+        version.last_used = time.time()
+        self._touched.add(version)
+        try:
+            yield
+        finally:
+            version.users -= 1
+            if version.doomed and not version.users:
+                self._delete([version])
+            elif time.monotonic() - self._flushed_at > FLUSH_S:
+                self._flush()
+
+    def remove(self, versions: Sequence[Version], *, forget: bool) -> None:
+        """Remove versions, those with readers inside once they have left.
+
+        Parameters
+        ----------
+        versions : sequence of Version
+        forget : bool
+            Nobody can enter the ones with readers inside any more; they are made anew for who asks next.
+        """
+        for version in versions:
+            version.doomed = True
+            if version.users and forget:
+                self._forget(version)
+        self._delete([version for version in versions if not version.users])
+
+    def _forget(self, version: Version) -> None:
+        etags = self._versions.get(str(version.path), {})
+        if etags.get(version.etag) is version:
+            del etags[version.etag]
+            self.stats.versions -= 1
+            if not etags:
+                del self._versions[str(version.path)]
+        self._heads.pop(version.key)
+        self._pages.discard(lambda key: key[0] == version.key)
+
+    def _delete(self, versions: Sequence[Version]) -> None:
+        for version in versions:
+            version.doomed = True
+            self._forget(version)
+            self._touched.discard(version)
+            self.stats.cached_bytes -= version.cached_bytes
+            version.cached_bytes = 0
+        if versions:
+            self._later(self._delete_files, list(versions))
+
+    def _delete_files(self, versions: Sequence[Version]) -> None:
+        for version in versions:
+            if version.mirror is not None:
+                version.mirror.remove()
+        assert self._index is not None
+        self._index.remove(version.id for version in versions)
+
+    # -- manifests -------------------------------------------------------------------------------
+
+    def head(self, version: Version) -> Head | None:
+        """Return the head of a version; None if it was damaged on disk."""
+        head = self._heads.get(version.key)
+        if head is None and self._index is not None:
+            with self._disk(), contextlib.suppress(Corrupt):
+                encoded = self._index.head(version.id)
+                if encoded is not None:
+                    head = Head.decode(encoded)
+                    self._heads.put(version.key, head, len(encoded))
+        return head
+
+    def page(self, version: Version, head: Head, number: int) -> Page | None:
+        """Return a page of a version; None if it is not here, or was damaged on disk."""
+        page = self._pages.get((version.key, number))
+        if page is None and version.id and self._index is not None:
+            with self._disk(), contextlib.suppress(Corrupt):
+                encoded = self._index.page(version.id, number)
+                if encoded is not None:
+                    page = Page.decode(encoded, head)
+                    self._pages.put((version.key, number), page, len(encoded))
+        return page
+
+    async def add_pages(self, version: Version, pages: Sequence[Page]) -> None:
+        """Keep pages of a version."""
+        encoded = [(page.number, page.encode()) for page in pages]
+        for page, (number, blob) in zip(pages, encoded, strict=True):
+            self._pages.put((version.key, number), page, len(blob))
+        if version.id and self._index is not None:
+            with self._disk():
+                await self._run(self._index.add_pages, version.id, encoded)
+
+    # -- extents ---------------------------------------------------------------------------------
+
+    async def read(self, version: Version, extents: Sequence[Extent]) -> list[bytes | None]:
+        """Return the bytes of extents; None for those that are absent or were found to be wrong."""
+        mirror = version.mirror
+        if mirror is None or not version.cached_bytes:
+            return [None] * len(extents)
+        try:
+            if sum(extent.size for extent in extents) <= INLINE_BYTES:
+                return self._judged(version, *mirror.read(extents))
+            return await self._whole(self._read(version, mirror, extents))
+        except OSError as error:
+            self._disk_failed(error)
+            return [None] * len(extents)
+
+    async def _read(self, version: Version, mirror: Mirror, extents: Sequence[Extent]) -> list[bytes | None]:
+        with self.using(version):
+            return self._judged(version, *await self._run(mirror.read, extents))
+
+    def _judged(
+        self, version: Version, pieces: list[bytes | None], rejected: list[Extent], verified: int
+    ) -> list[bytes | None]:
+        self.stats.verified += verified
+        for extent in rejected:
+            self.stats.rejected += 1
+            self._count(version, -extent.size)
+            log.warning(
+                "%d bytes of the mirror of %s at offset %d do not match their digest: fetching them again",
+                extent.size,
+                version.path,
+                extent.offset,
+            )
+        return pieces
+
+    def unverified(self, version: Version, extents: Sequence[Extent]) -> list[Extent]:
+        """Return the extents that are absent, or have not been checked since the start."""
+        if version.mirror is not None and version.cached_bytes:
+            with self._disk():
+                return version.mirror.unverified(extents)
+        return list(extents)
+
+    async def write(self, version: Version, items: Sequence[tuple[Extent, bytes]]) -> bool:
+        """Keep bytes that have been checked; returns whether they were kept."""
+        nbytes = sum(extent.size for extent, _ in items)
+        if version.mirror is None or not self._make_room(nbytes):
+            self.stats.passed_through += len(items)
+            return False
+        return await self._whole(self._write(version, version.mirror, items, nbytes))
+
+    async def _write(
+        self, version: Version, mirror: Mirror, items: Sequence[tuple[Extent, bytes]], nbytes: int
+    ) -> bool:
+        self._reserved_bytes += nbytes
+        try:
+            with self.using(version), self._disk():
+                if not version.dirty and self._index is not None:
+                    await self._run(self._index.mark_dirty, version.id)
+                    version.dirty = True
+                new, error = await self._run(mirror.write, items)
+                self._count(version, sum(extent.size for extent in new))
+                if error is not None:
+                    raise error
+                self.stats.degraded = False
+                await self._complete(version)
+                return True
+        finally:
+            self._reserved_bytes -= nbytes
+        self.stats.passed_through += len(items)
+        return False
+
+    async def _complete(self, version: Version) -> None:
+        """Find out whether a version is all here, once enough bytes are."""
+        if version.complete or version.cached_bytes < version.size or self._index is None:
+            return
+        complete = await self._run(_is_complete, self._index, version)
+        version.complete = complete and version.cached_bytes >= version.size
+
+    def _count(self, version: Version, nbytes: int) -> None:
+        version.cached_bytes += nbytes
+        self.stats.cached_bytes += nbytes
+        if nbytes < 0:
+            version.complete = False
+
+    # -- quota -----------------------------------------------------------------------------------
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Evict what was not used for longest, if more room is needed; returns whether there is room."""
+        if self._quota_bytes is None or self._in_use() + nbytes <= self._quota_bytes:
+            return True
+        target = max(int(self._quota_bytes * LOW_WATERMARK), nbytes) - nbytes
+        idle = [
+            version
+            for versions in self._versions.values()
+            for version in versions.values()
+            if version.cached_bytes and not version.users
+        ]
+        for version in sorted(idle, key=lambda version: version.last_used):
+            if self._in_use() <= target:
+                break
+            self.stats.evicted += 1
+            self.stats.evicted_bytes += version.cached_bytes
+            self._delete([version])
+        return self._in_use() + nbytes <= self._quota_bytes
+
+    def _in_use(self) -> int:
+        return self.stats.cached_bytes + self._reserved_bytes
+
+    # -- work on the disk ------------------------------------------------------------------------
+
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:  # Any: passed through to `work`
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work that must be accounted for even if who wants it is cancelled meanwhile."""
+        task = asyncio.create_task(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return await asyncio.shield(task)
+
+    def _later(self, work: Callable[..., None], *args: Any) -> None:
+        async def run() -> None:
+            with self._disk():
+                await self._run(work, *args)
+
+        task = asyncio.create_task(run())
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    def _flush(self) -> None:
+        self._flushed_at = time.monotonic()
+        touched, self._touched = self._touched, set()
+        if self._index is not None:
+            self._later(self._index.update, [_state(version) for version in touched if version.id])
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Let a failure of the disk be no more than a cache that does not keep what it should."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            self._disk_failed(error)
+
+    def _disk_failed(self, error: Exception) -> None:
+        self.stats.disk_errors += 1
+        if not self.stats.degraded:
+            self.stats.degraded = True
+            log.warning("the cache in %s cannot be used, data is passed through: %s", self._directory, error)
+
+
+def _mirror_name(version: int) -> str:
+    return digest(b"mirror %d" % version).hex()
+
+
+def _state(version: Version) -> tuple[int, int, bool, float, bool]:
+    return version.id, version.cached_bytes, version.complete, version.last_used, version.dirty
+
+
+def _load_manifest(index: Index, version: Version) -> tuple[Head | None, list[Page]]:
+    """Return what the index has of a version's manifest, as far as it is sound."""
+    try:
+        encoded = index.head(version.id)
+        head = Head.decode(encoded) if encoded is not None else None
+        if head is None:
+            return None, []
+        blobs = (index.page(version.id, number) for number in index.page_numbers(version.id))
+        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
+    except Corrupt:
+        return None, []
+
+
+def _is_complete(index: Index, version: Version) -> bool:
+    head, pages = _load_manifest(index, version)
+    if head is None or version.mirror is None or len(pages) != head.npages:
+        return False
+    return len(version.mirror.numbers()) == count_extents(head, pages)

@@ -1,0 +1,107 @@
+"""Answers: arrays as Blosc2 frames and as .npy.
+
+A frame of an answer never has the parameters of the stored one: those are chosen for storing once, an answer
+is made for each reader. Zstandard at level 1 with bit shuffling compresses better than five times slower ones.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caterva2.errors import Unsupported
+from caterva2.frame.decode import _blosc2
+
+__all__ = ["cframe_of_array", "cframe_of_items", "npy_parts"]
+
+SMALL_BYTES = 4 * 1024
+"""Answers up to this size, in bytes, are not compressed: it would take longer than it saves."""
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Chunks of plain frames, in bytes."""
+
+Array = npt.NDArray[Any]  # of whatever dtype the answer has
+
+
+def _cparams(nbytes: int, typesize: int) -> Any:
+    blosc2 = _blosc2()
+    return blosc2.CParams(
+        codec=blosc2.Codec.ZSTD,
+        clevel=0 if nbytes <= SMALL_BYTES else 1,
+        filters=[blosc2.Filter.BITSHUFFLE],
+        filters_meta=[0],
+        typesize=typesize if typesize <= 255 else 1,
+        nthreads=1,
+    )
+
+
+def cframe_of_array(array: Array) -> bytes:
+    """Return an array as a Blosc2 frame, for `blosc2.ndarray_from_cframe`. Blocking.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any shape, 0-d and empty included, and any dtype without Python objects.
+
+    Raises
+    ------
+    Unsupported
+        If its elements are Python objects.
+    """
+    if array.dtype.hasobject:
+        raise Unsupported(f"arrays of dtype {array.dtype} cannot be encoded: they hold Python objects")
+    blosc2 = _blosc2()
+    cparams = _cparams(array.nbytes, array.dtype.itemsize)
+    contiguous = np.asarray(array, order="C")  # ascontiguousarray would make 0-d arrays 1-d
+    return bytes(blosc2.asarray(contiguous, cparams=cparams).to_cframe())
+
+
+def cframe_of_items(data: bytes, typesize: int) -> bytes:
+    """Return items as a plain Blosc2 frame, for `blosc2.schunk_from_cframe`. Blocking.
+
+    Parameters
+    ----------
+    data : bytes
+        The items, one after the other.
+    typesize : int
+        Size of an item, in bytes.
+    """
+    blosc2 = _blosc2()
+    chunksize = max(1, min(len(data), CHUNK_BYTES))
+    chunksize = math.ceil(chunksize / typesize) * typesize
+    cparams = _cparams(len(data), typesize)
+    return bytes(blosc2.SChunk(chunksize=chunksize, data=data or None, cparams=cparams).to_cframe())
+
+
+def npy_parts(array: Array) -> tuple[bytes, memoryview]:
+    """Return an array as a ``.npy`` file in two parts: header and data.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any dtype without Python objects.
+
+    Returns
+    -------
+    header : bytes
+    data : memoryview
+        C order; of `array` itself where that is contiguous.
+
+    Raises
+    ------
+    Unsupported
+        If its elements are Python objects.
+    """
+    if array.dtype.hasobject:
+        raise Unsupported(f"arrays of dtype {array.dtype} cannot be encoded: they hold Python objects")
+    contiguous = np.asarray(array, order="C")
+    header = io.BytesIO()
+    fields = np.lib.format.header_data_from_array_1_0(contiguous)
+    np.lib.format.write_array_header_1_0(header, {**fields, "fortran_order": False})
+    if not contiguous.nbytes:
+        return header.getvalue(), memoryview(b"")
+    return header.getvalue(), memoryview(contiguous.reshape(-1).view(np.uint8))

@@ -1,0 +1,68 @@
+"""Putting an app together: routes, errors, the token, metrics, documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from caterva2.config import Token
+from caterva2.http import problems
+from caterva2.http.auth import TokenMiddleware
+from caterva2.http.metrics import CONTENT_TYPE, Metrics, MetricsMiddleware
+from caterva2.http.openapi import describe
+
+__all__ = ["build_app"]
+
+MAX_BODY_BYTES = 1 << 20
+"""Largest body of a request."""
+
+
+def build_app(
+    *,
+    title: str,
+    routes: Sequence[BaseRoute],
+    routers: Sequence[APIRouter],
+    metrics: Metrics,
+    token: Token | None,
+    health: Callable[[], dict[str, Any]],
+) -> FastAPI:
+    """Return an app.
+
+    Parameters
+    ----------
+    title : str
+    routes : sequence of BaseRoute
+        The hot routes, plain Starlette.
+    routers : sequence of APIRouter
+        The control routes.
+    metrics : Metrics
+    token : Token or None
+        Needed by every request, if there is one.
+    health : callable
+        Returns further members of ``/health``; ``status`` is ``ok`` unless it says otherwise.
+    """
+    app = FastAPI(title=title, version=version("caterva2"), redirect_slashes=False, max_body_size=MAX_BODY_BYTES)
+    app.router.routes.extend(routes)
+    for router in routers:
+        app.include_router(router)
+
+    @app.get("/health", tags=["service"])
+    async def get_health() -> JSONResponse:
+        """Whether the service serves, and how it is."""
+        return JSONResponse({"status": "ok", "service": title, "version": app.version, **health()})
+
+    @app.get("/metrics", tags=["service"], response_class=Response)
+    async def get_metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+    problems.install(app)
+    describe(app, with_data=bool(routes))
+    app.add_middleware(TokenMiddleware, token=token)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    return app

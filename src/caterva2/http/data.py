@@ -1,0 +1,129 @@
+"""The routes on datasets, the same at a publisher and a subscriber."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable
+
+import msgpack
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from caterva2.errors import BadRequest, NotFound
+from caterva2.http.bodies import stored_bytes
+from caterva2.http.catalogue import iso_time
+from caterva2.http.conditional import not_modified
+from caterva2.http.dataset import DataService, headers_of, on_version
+from caterva2.http.slices import fetch, query_of
+from caterva2.model.manifest import Head
+
+__all__ = ["MANIFEST_TYPE", "data_routes", "parse_page_numbers"]
+
+MANIFEST_TYPE = "application/vnd.caterva2.manifest+msgpack"
+
+MAX_PAGES = 64
+"""Most pages of a manifest in one request."""
+
+Answer = Callable[[Request, Head], Awaitable[Response]]
+
+
+def data_routes(service: DataService) -> list[Route]:
+    """Return the routes ``/api/info``, ``/api/manifest``, ``/data``, ``/api/fetch``, ``/api/chunk``, ``/api/download``.
+
+    Parameters
+    ----------
+    service : DataService
+        Its catalogue, source and reader answer.
+    """
+
+    async def info(request: Request, head: Head) -> Response:
+        headers = headers_of(service, head)
+        freshness = service.catalogue.root(head.path.root).freshness
+        body = {
+            **head.meta,
+            "path": str(head.path),
+            "kind": head.kind,
+            "size": head.size,
+            "etag": head.etag,
+            "generation": head.generation,
+            "mtime": iso_time(head.mtime_ns / 1e9),
+            "freshness": freshness.word,
+            "age_s": freshness.age_s if math.isfinite(freshness.age_s) else None,
+            **service.local_state(head.path),
+        }
+        return JSONResponse(body, headers=headers)
+
+    async def manifest(request: Request, head: Head) -> Response:
+        headers = headers_of(service, head)
+        if not_modified(request.headers, head.etag):
+            return Response(status_code=304, headers=headers)
+        numbers = request.query_params.get("pages")
+        if numbers is None:
+            body = head.encode()
+        else:
+            pages = await service.source.pages(head, parse_page_numbers(numbers, head))
+            body = msgpack.packb([page.encode() for page in pages])
+        return Response(body, headers=headers, media_type=MANIFEST_TYPE)
+
+    async def data(request: Request, head: Head) -> Response:
+        return await stored_bytes(service, request, head)
+
+    async def download(request: Request, head: Head) -> Response:
+        return await stored_bytes(service, request, head, attach=True)
+
+    async def part(request: Request, head: Head) -> Response:
+        return await fetch(service, request, head, await query_of(request))
+
+    async def chunk(request: Request, head: Head) -> Response:
+        if head.kind == "file":
+            raise NotFound(str(head.path), f"{head.path} is a file: it has no chunks")
+        text = request.query_params.get("nchunk", "")
+        if not re.fullmatch(r"-?\d{1,18}", text):
+            raise BadRequest(f"nchunk={text!r} is not the number of a chunk")
+        body = await service.reader.chunk(head, int(text))
+        return Response(body, headers=headers_of(service, head), media_type="application/octet-stream")
+
+    return [
+        _route(service, "/api/info/", info),
+        _route(service, "/api/manifest/", manifest),
+        _route(service, "/data/", data),
+        _route(service, "/api/download/", download),
+        _route(service, "/api/fetch/", part, "POST"),
+        _route(service, "/api/chunk/", chunk),
+    ]
+
+
+def _route(service: DataService, prefix: str, answer: Answer, *methods: str) -> Route:
+    async def endpoint(request: Request) -> Response:
+        request.scope["caterva2.route"] = prefix
+        return await on_version(service, request, prefix, lambda head: answer(request, head))
+
+    return Route(f"{prefix}{{path:path}}", endpoint, methods=["GET", *methods])
+
+
+def parse_page_numbers(text: str, head: Head) -> list[int]:
+    """Parse the numbers of pages: ``3``, ``3-7``, ``1,4,7-9``.
+
+    Raises
+    ------
+    BadRequest
+        If the text is malformed, or names more than `MAX_PAGES`.
+    NotFound
+        If there is no such page.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        if not match:
+            raise BadRequest(f"pages={text!r} is not a list of page numbers, such as 1,4,7-9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last - first >= MAX_PAGES:
+            raise BadRequest(f"pages={part}: at most {MAX_PAGES} ascending pages in one request")
+        numbers.extend(range(first, last + 1))
+    if len(numbers) > MAX_PAGES:
+        raise BadRequest(f"{len(numbers)} pages in one request, the limit is {MAX_PAGES}")
+    if any(number >= head.npages for number in numbers):
+        raise NotFound(str(head.path), f"the manifest of {head.path} has pages 0 to {head.npages - 1}")
+    return numbers

@@ -1,0 +1,129 @@
+"""What all routes on a dataset share: its path, its version, the headers that describe it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import Any, Protocol, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import Request
+
+from caterva2.errors import Changed, InvalidPath
+from caterva2.http.conditional import wanted_etag
+from caterva2.model.catalogue import Catalogue, Entry, Event
+from caterva2.model.manifest import Head
+from caterva2.model.path import DatasetPath, parse_path
+from caterva2.source.protocol import Source
+from caterva2.source.slices import Reader
+
+__all__ = ["CHANGED_WAIT_S", "DataService", "headers_of", "on_version", "path_of"]
+
+CHANGED_WAIT_S = 2.0
+"""How long a request that named no version waits for the next one while a file is being replaced, in seconds."""
+
+T = TypeVar("T")
+
+
+class DataService(Protocol):
+    """What the data routes need of a service."""
+
+    catalogue: Catalogue
+    source: Source
+    reader: Reader
+
+    def local_state(self, path: DatasetPath) -> dict[str, Any]:
+        """Return further members of ``/api/info``: JSON values."""
+        ...
+
+
+def path_of(request: Request, prefix: str) -> DatasetPath:
+    """Return the dataset that a request names.
+
+    It is taken from the path as it was sent: ``%2e%2e`` and invalid UTF-8 are seen as what they are.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    quoted = raw.split(b"?", 1)[0]
+    try:
+        text = unquote_to_bytes(quoted).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidPath("the path is not valid UTF-8") from error
+    if not text.startswith(prefix):
+        raise InvalidPath(f"{text!r} does not begin with {prefix}")
+    return parse_path(text[len(prefix) :])
+
+
+async def on_version(service: DataService, request: Request, prefix: str, use: Callable[[Head], Awaitable[T]]) -> T:
+    """Answer a request with one version of a dataset.
+
+    If the client named one (``If-Match``), it is that or an error. If not, and the file is replaced while it
+    is read, `use` is called again with the next version, as soon as that is known.
+
+    Parameters
+    ----------
+    service : DataService
+    request : Request
+    prefix : str
+        What the path begins with.
+    use : callable
+        Makes the answer from a version.
+
+    Raises
+    ------
+    NotFound, InvalidPath, BadRequest, Unavailable
+    Changed
+        If the version named is gone, or no next one is known within `CHANGED_WAIT_S`.
+    """
+    path = path_of(request, prefix)
+    wanted = wanted_etag(request.headers)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CHANGED_WAIT_S
+    while True:
+        entry = service.catalogue.entry(path)
+        try:
+            return await use(await service.source.head(path, wanted))
+        except Changed:
+            left = deadline - loop.time()
+            if wanted is not None or left <= 0:
+                raise
+            await _next_version(service.catalogue, path, entry, left)
+
+
+async def _next_version(catalogue: Catalogue, path: DatasetPath, old: Entry, timeout_s: float) -> None:
+    """Wait until a dataset has another entry than an old one, for a while."""
+    changed = asyncio.Event()
+
+    def on_event(event: Event, _: Entry | None) -> None:
+        if event.path == str(path):
+            changed.set()
+
+    undo = catalogue.listen(on_event)
+    try:
+        if catalogue.root(path.root).entries.get(path.name) == old:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+    except TimeoutError:
+        pass  # the caller tries once more, and then says that it changed
+    finally:
+        undo()
+
+
+def headers_of(service: DataService, head: Head) -> dict[str, str]:
+    """Return the headers that describe a version: its name, order, time and freshness."""
+    freshness = service.catalogue.root(head.path.root).freshness
+    headers = {
+        "ETag": f'"{head.etag}"',
+        "Last-Modified": formatdate(head.mtime_ns / 1e9, usegmt=True),
+        "Cache-Control": "no-cache",
+        "X-Caterva2-Generation": str(head.generation),
+        "X-Caterva2-Freshness": freshness.word,
+    }
+    if not freshness.fresh and math.isfinite(freshness.age_s):
+        headers["Age"] = str(int(freshness.age_s))
+    return headers

@@ -1,0 +1,134 @@
+"""Prometheus metrics of one service."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from caterva2.model.catalogue import Catalogue
+
+__all__ = ["Metrics", "MetricsMiddleware"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "evictable"})
+"""Names of fields of statistics that go up and down; all others only count up."""
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: dict[str, Any]  # Any: as the standard library declares it
+
+
+class Metrics:
+    """A registry of its own, so that several services fit in one process.
+
+    Parameters
+    ----------
+    service : str
+        Becomes part of the names: ``caterva2_<service>_requests_total``.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._registry = CollectorRegistry()
+        prefix = f"caterva2_{service}"
+        labels = ["method", "route", "status"]
+        self.requests = Counter(f"{prefix}_requests", "Requests answered", labels, registry=self._registry)
+        self.sent = Counter(f"{prefix}_sent_bytes", "Bytes of body sent", ["route"], registry=self._registry)
+        self.seconds = Histogram(
+            f"{prefix}_request_seconds",
+            "Seconds from request to end of answer",
+            ["route"],
+            registry=self._registry,
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
+        )
+
+    def add_stats(self, part: str, stats: _Dataclass) -> None:
+        """Export the numbers of a dataclass, read when asked: ``caterva2_<service>_<part>_<field>``."""
+        self._registry.register(_Stats(f"caterva2_{self._service}_{part}", stats))
+
+    def add_catalogue(self, catalogue: Catalogue) -> None:
+        """Export the size of a catalogue, and count its events."""
+        prefix = f"caterva2_{self._service}"
+        self._registry.register(_CatalogueSize(prefix, catalogue))
+        events = Counter(f"{prefix}_events", "Differences seen", ["kind"], registry=self._registry)
+        catalogue.listen(lambda event, _: events.labels(event.kind).inc())
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text form."""
+        return generate_latest(self._registry)
+
+
+class _Stats(Collector):
+    def __init__(self, prefix: str, stats: _Dataclass) -> None:
+        self._prefix = prefix
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        for field in dataclasses.fields(self._stats):
+            value = getattr(self._stats, field.name)
+            if isinstance(value, int | float):
+                name, help_text = f"{self._prefix}_{field.name}", field.name.replace("_", " ").capitalize()
+                family = GaugeMetricFamily if field.name in _GAUGES else CounterMetricFamily
+                yield family(name, help_text, value=float(value))
+
+
+class _CatalogueSize(Collector):
+    def __init__(self, prefix: str, catalogue: Catalogue) -> None:
+        self._prefix = prefix
+        self._catalogue = catalogue
+
+    def collect(self) -> Iterator[Metric]:
+        datasets = GaugeMetricFamily(f"{self._prefix}_datasets", "Datasets known", labels=["root"])
+        size = GaugeMetricFamily(f"{self._prefix}_dataset_bytes", "Bytes of all datasets", labels=["root"])
+        fresh = GaugeMetricFamily(f"{self._prefix}_fresh", "Whether in sync with the owner", labels=["root"])
+        for root in self._catalogue.roots.values():
+            datasets.add_metric([root.name], len(root.entries))
+            size.add_metric([root.name], root.nbytes)
+            fresh.add_metric([root.name], root.fresh)
+        yield from (datasets, size, fresh)
+
+
+class MetricsMiddleware:
+    """Counts requests, bytes and seconds by route."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, sent = time.perf_counter(), 0, 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            route = _route_of(scope)
+            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+            self._metrics.sent.labels(route).inc(sent)
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the template of the route that matched; paths themselves would be labels without end."""
+    route = scope.get("route")
+    if route is not None:
+        return str(getattr(route, "path", "other"))
+    return str(scope.get("caterva2.route", "other"))

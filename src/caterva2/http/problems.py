@@ -1,0 +1,121 @@
+"""Errors as RFC 9457 problem details: the one table from `caterva2.errors` to HTTP."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from caterva2 import errors
+
+__all__ = ["MEDIA_TYPE", "PREFIX", "STATUS", "install", "problem", "response_of"]
+
+MEDIA_TYPE = "application/problem+json"
+
+PREFIX = "urn:caterva2:problem:"
+"""What a problem's ``type`` begins with; the slug of the error follows."""
+
+STATUS: dict[type[errors.Caterva2Error], HTTPStatus] = {
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.InvalidRange: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.BadRequest: HTTPStatus.BAD_REQUEST,
+    errors.Changed: HTTPStatus.PRECONDITION_FAILED,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.Unsupported: HTTPStatus.NOT_IMPLEMENTED,
+    errors.Corrupt: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.IntegrityError: HTTPStatus.BAD_GATEWAY,
+}
+"""Looked up along the bases of an error; what is not here is a 500."""
+
+log = structlog.get_logger(__name__)
+
+
+def problem(
+    status: int, slug: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any
+) -> Response:
+    """Return a problem response.
+
+    Parameters
+    ----------
+    status : int
+    slug : str
+        Kind of problem.
+    detail : str
+        What failed, where, and what to do.
+    headers : dict, optional
+    **members
+        Data of the problem, JSON values.
+    """
+    body = {
+        "type": PREFIX + slug,
+        "title": slug.replace("-", " ").capitalize(),
+        "status": int(status),
+        "detail": detail,
+        **members,
+    }
+    return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
+
+
+def response_of(error: errors.Caterva2Error) -> Response:
+    """Return an error as a problem response, with its data as members."""
+    status = next(
+        (STATUS[base] for base in type(error).__mro__ if base in STATUS),  # type: ignore[index]  # object is no key
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+    members = {
+        name: value
+        for name, value in vars(error).items()
+        if not name.startswith("_") and isinstance(value, str | int | float | None)
+    }
+    headers = {}
+    if isinstance(error, errors.Unavailable):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, errors.InvalidRange):
+        headers["Content-Range"] = f"bytes */{error.size}"
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(status, error.slug, str(error), headers=headers, **members)
+
+
+_FRAMEWORK = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+
+
+def install(app: FastAPI) -> None:
+    """Make an app answer every error with a problem."""
+
+    async def known(_: Request, error: Exception) -> Response:
+        assert isinstance(error, errors.Caterva2Error)
+        response = response_of(error)
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("unexpected_error", error=repr(error))
+        return response
+
+    async def of_framework(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        slug = _FRAMEWORK.get(error.status_code, "bad-request")
+        headers = dict(error.headers) if error.headers else None
+        return problem(error.status_code, slug, str(error.detail), headers=headers)
+
+    async def of_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return problem(HTTPStatus.BAD_REQUEST, "bad-request", wrong)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
+        detail = "an unexpected error happened; it is in the log of the service"
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "error", detail)
+
+    app.add_exception_handler(errors.Caterva2Error, known)
+    app.add_exception_handler(HTTPException, of_framework)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(Exception, unexpected)

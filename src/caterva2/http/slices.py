@@ -1,0 +1,187 @@
+"""``/api/fetch``: parts of arrays and frames, in the form that the client prefers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from caterva2.errors import BadRequest, InvalidSelection, Unsupported
+from caterva2.frame.decode import dtype_of, typesize_of
+from caterva2.frame.encode import cframe_of_array, cframe_of_items, npy_parts
+from caterva2.http.bodies import stored_bytes
+from caterva2.http.conditional import not_modified
+from caterva2.http.dataset import DataService, headers_of
+from caterva2.http.negotiation import MEDIA_TYPES, slice_form
+from caterva2.model.manifest import Head
+from caterva2.model.selection import parse_selection
+
+__all__ = ["Query", "fetch", "query_of"]
+
+BODY_PIECE_BYTES = 1 << 20
+
+MAX_TEXT = 1 << 20
+
+
+class Query(BaseModel):
+    """What part of a dataset is asked for.
+
+    Attributes
+    ----------
+    slice_ : str or None
+        ``10:20, 5, ::2``; empty or None for all.
+    indices : str or list or None
+        One entry for each dimension: an integer, a list of integers, ``"a:b"``, or null for all; as JSON text in
+        a query, as JSON in a body.
+    field : str or None
+        Field of a structured dtype.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    slice_: Annotated[str | None, Field(max_length=MAX_TEXT)] = None
+    indices: str | list[Any] | None = None
+    field: Annotated[str | None, Field(max_length=1024)] = None
+
+
+async def query_of(request: Request) -> Query:
+    """Parse the query, or the JSON body of a POST.
+
+    Raises
+    ------
+    BadRequest
+        If it is malformed, or has unknown members.
+    """
+    try:
+        if request.method == "POST":
+            return Query.model_validate_json(await request.body() or b"{}")
+        known = {name: request.query_params.get(name) for name in Query.model_fields}
+        return Query.model_validate(known)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+        raise BadRequest(f"cannot read what is asked for: {wrong}") from error
+
+
+async def fetch(service: DataService, request: Request, head: Head, query: Query) -> Response:
+    """Answer with a part of a dataset; with the stored bytes, if a ``Range`` is asked for instead.
+
+    Raises
+    ------
+    InvalidSelection, InvalidRange, TooLarge, Unsupported, Changed, Unavailable, IntegrityError, Corrupt
+    """
+    if query == Query() and ("range" in request.headers or head.kind == "file"):
+        return await stored_bytes(service, request, head)
+    if not_modified(request.headers, head.etag):
+        return Response(status_code=304, headers=headers_of(service, head))
+    if head.kind == "array":
+        return await _of_array(service, request, head, query)
+    if query.indices is not None or query.field is not None:
+        raise InvalidSelection(f"{head.path} is a {head.kind}: it has neither dimensions nor fields")
+    if head.kind == "frame":
+        return await _of_frame(service, head, query)
+    return await _of_file(service, head, query)
+
+
+async def _of_array(service: DataService, request: Request, head: Head, query: Query) -> Response:
+    field = _check_field(head, query.field)
+    shape = head.shape
+    assert shape is not None
+    if query.indices is not None:
+        if query.slice_:
+            raise BadRequest("give either slice_ or indices")
+        array = await service.reader.points(head, _parse_indices(query.indices, len(shape)))
+    else:
+        array = await service.reader.array(head, parse_selection(query.slice_, shape))
+    if field is not None:
+        array = np.ascontiguousarray(array[field]).reshape(array.shape)
+    form = slice_form(request.headers.get("accept"))
+    headers = headers_of(service, head) | {"Vary": "Accept"}
+    if form == "cframe":
+        body = await run_in_threadpool(cframe_of_array, array)
+        return _bytes_response(headers, MEDIA_TYPES[form], body)
+    if form == "npy":
+        return _bytes_response(headers, MEDIA_TYPES[form], *npy_parts(array))
+    headers["X-Caterva2-Shape"] = json.dumps(array.shape)
+    headers["X-Caterva2-Dtype"] = json.dumps(np.lib.format.dtype_to_descr(array.dtype))
+    return _bytes_response(headers, MEDIA_TYPES[form], npy_parts(array)[1])
+
+
+def _check_field(head: Head, field: str | None) -> str | None:
+    """Return the field, where there is one; checked before anything is read."""
+    if field is None:
+        return None
+    names = dtype_of(head).names
+    if names is None or field not in names:
+        has = ", ".join(names) if names else "no fields"
+        raise InvalidSelection(f"{head.path} has no field {field!r} (it has {has})")
+    return field
+
+
+def _parse_indices(given: str | list[Any], ndim: int) -> tuple[Any, ...]:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise InvalidSelection(f"indices are not JSON: {error}") from error
+    if not isinstance(given, list) or len(given) > ndim:
+        raise InvalidSelection(f"indices must be a list of at most {ndim} entries, one for each dimension")
+    entries: list[Any] = []
+    for entry in given:
+        if entry is None:
+            entries.append(slice(None))
+        elif isinstance(entry, str):
+            axis = parse_selection(entry, [2**62]).axes[0] if ":" in entry else None
+            if axis is None:
+                raise InvalidSelection(f"{entry!r} is not a:b")
+            entries.append(_slice_of(entry))
+        elif isinstance(entry, list) or (isinstance(entry, int) and not isinstance(entry, bool)):
+            entries.append(entry)
+        else:
+            raise InvalidSelection(f"{entry!r} is not an index: use integers, lists, 'a:b' or null")
+    return tuple(entries)
+
+
+def _slice_of(text: str) -> slice:
+    return slice(*(int(bound) if bound.strip() else None for bound in text.split(":")))
+
+
+async def _of_frame(service: DataService, head: Head, query: Query) -> Response:
+    typesize = typesize_of(head)
+    items = int(head.meta["nbytes"]) // typesize
+    axis = parse_selection(query.slice_, [items]).axes[0]
+    if axis.step != 1 or axis.reverse:
+        raise Unsupported("frames are read in steps of 1")
+    data = await service.reader.items(head, axis.start, axis.stop)
+    body = await run_in_threadpool(cframe_of_items, data, typesize)
+    return _bytes_response(headers_of(service, head), MEDIA_TYPES["cframe"], body)
+
+
+async def _of_file(service: DataService, head: Head, query: Query) -> Response:
+    axis = parse_selection(query.slice_, [head.size]).axes[0]
+    if axis.step != 1 or axis.reverse:
+        raise Unsupported("files are read in steps of 1")
+    headers = headers_of(service, head) | {"Content-Length": str(axis.count)}
+    stream = service.source.stream(head, axis.start, axis.stop)
+    return StreamingResponse(stream, headers=headers, media_type=MEDIA_TYPES["cframe"])
+
+
+def _bytes_response(headers: dict[str, str], media_type: str, *parts: bytes | memoryview) -> Response:
+    """Return a response of parts whose length is known, without joining large ones."""
+    length = sum(len(part) for part in parts)
+    if length <= BODY_PIECE_BYTES:
+        return Response(b"".join(parts), headers=headers, media_type=media_type)
+
+    async def body() -> AsyncIterator[bytes | memoryview]:
+        for part in parts:
+            for start in range(0, len(part), BODY_PIECE_BYTES):
+                yield part[start : start + BODY_PIECE_BYTES]
+
+    return StreamingResponse(body(), headers=headers | {"Content-Length": str(length)}, media_type=media_type)
+
+

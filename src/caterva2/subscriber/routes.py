@@ -1,0 +1,60 @@
+"""What a subscriber answers beyond what every service does: follows and the cache."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from caterva2.cache.cached import CachedSource
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.path import parse_path
+from caterva2.subscriber.follow import Follower
+
+__all__ = ["subscriber_router"]
+
+Pattern = Annotated[str, Path(description="A dataset, a root or a glob: foo, foo/x.b2nd, foo/dir1/*")]
+
+
+def subscriber_router(catalogue: Catalogue, follower: Follower, cache: CachedSource) -> APIRouter:
+    """Return the routes ``/api/follow``, ``/api/unfollow``, ``/api/followed`` and ``/api/cache``."""
+    router = APIRouter(tags=["subscriber"])
+
+    @router.post("/api/follow/{pattern:path}")
+    async def follow(pattern: Pattern) -> dict[str, Any]:
+        """Keep the metadata of what a pattern names here and current."""
+        return {"pattern": pattern, "datasets": follower.follow(pattern)}
+
+    @router.post("/api/unfollow/{pattern:path}")
+    async def unfollow(pattern: Pattern) -> dict[str, Any]:
+        """Stop following a pattern. What is cached stays until its space is needed."""
+        return {"pattern": pattern, "datasets": follower.unfollow(pattern)}
+
+    @router.get("/api/followed")
+    async def followed() -> dict[str, Any]:
+        """Return the patterns that are followed, and the state of each dataset they name."""
+        rows = []
+        for path in follower.followed():
+            entry, state = catalogue.entry(path), cache.state(path)
+            freshness = catalogue.root(path.root).freshness
+            rows.append(
+                {
+                    "path": str(path),
+                    "etag": entry.etag,
+                    "size": entry.size,
+                    "cached_bytes": state.cached_bytes,
+                    "complete": state.complete,
+                    "freshness": freshness.word,
+                    "age_s": freshness.age_s if math.isfinite(freshness.age_s) else None,
+                }
+            )
+        return {"patterns": follower.patterns, "datasets": rows}
+
+    @router.delete("/api/cache/{path:path}")
+    async def drop(path: str) -> dict[str, Any]:
+        """Drop what is cached of a dataset."""
+        dataset = parse_path(path)
+        return {"path": path, "freed_bytes": await cache.drop(dataset)}
+
+    return router

@@ -1,0 +1,300 @@
+"""An origin that answers as a publisher does, and wrongly when told to: for tests of whoever reads from one.
+
+`FaultyOrigin` serves any `Source` over a real socket. Each `Fault` spoils the next answers that match it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import msgpack
+from aiohttp import web
+
+from caterva2.errors import Changed, IntegrityError, InvalidPath, NotFound, Unavailable
+from caterva2.model.manifest import Head
+from caterva2.model.path import parse_path
+from caterva2.source.protocol import Source
+
+_Answer = tuple[int, dict[str, str], bytes]
+_Make = Callable[[web.Request, Head, "FaultKind | None"], Awaitable[_Answer]]
+"""Makes an answer: status, headers, body."""
+
+__all__ = ["Fault", "FaultKind", "FaultyOrigin", "Seen"]
+
+FaultKind = Literal[
+    "flip",
+    "truncate",
+    "short",
+    "long",
+    "etag",
+    "no-etag",
+    "stall",
+    "stall-midway",
+    "503",
+    "500",
+    "reset",
+    "content-range",
+    "whole",
+    "missing-part",
+    "no-end",
+    "junk",
+]
+"""What goes wrong:
+
+``flip`` a bit of the body; ``truncate`` the connection ends in the middle; ``short``/``long`` a byte too
+few/many, with a Content-Length to match; ``etag`` another version's; ``no-etag`` none; ``stall`` no answer;
+``stall-midway`` half an answer, then silence; ``503``, ``500`` that status; ``reset`` the connection is
+closed without an answer; ``content-range`` of other bytes; ``whole`` Range is ignored; ``missing-part`` a
+part less in a multipart answer; ``no-end`` its end mark is missing; ``junk`` a body that means nothing.
+"""
+
+BOUNDARY = "caterva2-part"
+
+
+@dataclass(slots=True)
+class Fault:
+    """Spoils answers.
+
+    Attributes
+    ----------
+    kind : FaultKind
+    times : int
+        How many answers it still spoils.
+    route : str
+        Only those of paths that begin so.
+    """
+
+    kind: FaultKind
+    times: int = 1
+    route: str = "/data/"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that arrived.
+
+    Attributes
+    ----------
+    path, query : str
+        Of the URL, decoded.
+    ranges : str or None
+        The ``Range`` header.
+    token : str or None
+        The ``Authorization`` header.
+    """
+
+    path: str
+    query: str
+    ranges: str | None
+    token: str | None
+
+
+@dataclass
+class FaultyOrigin:
+    """Serves a source over HTTP on a free port of the loopback interface; an async context manager.
+
+    Attributes
+    ----------
+    source : Source
+    token : str or None
+        Bearer token that every request needs.
+    faults : list of Fault
+        Add to it at any time.
+    seen : list of Seen
+        All requests so far.
+    most_at_once : int
+        Most requests that were under way at a time.
+    gate : asyncio.Event
+        Data is answered while it is set.
+    url : str
+        Where it listens, once entered.
+    """
+
+    source: Source
+    token: str | None = None
+    faults: list[Fault] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    most_at_once: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+    _under_way: int = 0
+    _runner: web.AppRunner | None = None
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __aenter__(self) -> Self:
+        self.gate.set()
+        app = web.Application()
+        app.router.add_get("/api/manifest/{path:.*}", self._manifest)
+        app.router.add_get("/data/{path:.*}", self._data)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self.gate.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    async def _manifest(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, self._manifest_answer)
+
+    async def _data(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, self._data_answer)
+
+    async def _answer(self, request: web.Request, make: _Make) -> web.StreamResponse:
+        self.seen.append(
+            Seen(
+                request.path,
+                request.query_string,
+                request.headers.get("Range"),
+                request.headers.get("Authorization"),
+            )
+        )
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            return await self._spoilt(request, make)
+        except NotFound as error:
+            return _problem(404, "not-found", detail=str(error))
+        except Changed as error:
+            wanted, current = error.wanted_etag, error.current_etag
+            return _problem(412, "changed", detail=str(error), wanted_etag=wanted, current_etag=current)
+        except (Unavailable, IntegrityError) as error:
+            return _problem(503, "unavailable", detail=str(error))
+        finally:
+            self._under_way -= 1
+
+    async def _spoilt(self, request: web.Request, make: _Make) -> web.StreamResponse:
+        if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _problem(401, "unauthorized")
+        fault = self._fault(request.path)
+        match fault:
+            case "stall":
+                await self._stop.wait()
+            case "reset":
+                assert request.transport is not None
+                request.transport.close()
+            case "503":
+                return _problem(503, "unavailable", headers={"Retry-After": "7"}, detail="busy")
+            case "500":
+                return _problem(500, "error", detail="broken")
+        try:
+            path = parse_path(request.match_info["path"])
+        except InvalidPath as error:
+            return _problem(400, "invalid-path", detail=str(error))
+        etag = request.headers.get("If-Match", "").strip('"') or None
+        head = await self.source.head(path, etag)
+        status, headers, body = await make(request, head, fault)
+        headers["ETag"] = f'"{head.etag}"'
+        if fault == "etag":
+            headers["ETag"] = '"00000000000000000000000000000000"'
+        elif fault == "no-etag":
+            del headers["ETag"]
+        if fault in ("truncate", "stall-midway"):
+            return await self._half(request, status, headers, body, stall=fault == "stall-midway")
+        return web.Response(status=status, headers=headers, body=_spoil(body, fault))
+
+    def _fault(self, path: str) -> FaultKind | None:
+        for fault in self.faults:
+            if fault.times and path.startswith(fault.route):
+                fault.times -= 1
+                return fault.kind
+        return None
+
+    async def _half(
+        self, request: web.Request, status: int, headers: dict[str, str], body: bytes, *, stall: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+        if stall:
+            await self._stop.wait()
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async def _manifest_answer(self, request: web.Request, head: Head, _fault: FaultKind | None) -> _Answer:
+        headers = {"Content-Type": "application/vnd.caterva2.manifest+msgpack"}
+        if "pages" not in request.query:
+            return 200, headers, head.encode()
+        numbers: list[int] = []
+        for part in request.query["pages"].split(","):
+            first, _, last = part.partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+        pages = await self.source.pages(head, numbers)
+        return 200, headers, msgpack.packb([page.encode() for page in pages])
+
+    async def _data_answer(self, request: web.Request, head: Head, fault: FaultKind | None) -> _Answer:
+        await self.gate.wait()
+        spans = _spans(request.headers.get("Range"))
+        if not spans or fault == "whole":
+            return 200, {}, await self._bytes(head, 0, head.size)
+        shift = 1 if fault == "content-range" else 0
+        ranges = [f"bytes {first + shift}-{last + shift}/{head.size}" for first, last in spans]
+        bodies = [await self._bytes(head, first, last + 1) for first, last in spans]
+        if len(spans) == 1:
+            return 206, {"Content-Range": ranges[0]}, bodies[0]
+        if fault == "missing-part":
+            bodies.pop()
+        parts = [
+            f"--{BOUNDARY}\r\nContent-Type: text/plain\r\nContent-Range: {span}\r\n\r\n".encode()
+            + body
+            + b"\r\n"
+            for span, body in zip(ranges, bodies, strict=False)
+        ]
+        end = b"" if fault == "no-end" else f"--{BOUNDARY}--\r\n".encode()
+        content_type = {"Content-Type": f"multipart/byteranges; boundary={BOUNDARY}"}
+        return 206, content_type, b"".join(parts) + end
+
+    async def _bytes(self, head: Head, start: int, stop: int) -> bytes:
+        return b"".join([piece async for piece in self.source.stream(head, start, stop)])
+
+
+def _spans(value: str | None) -> Sequence[tuple[int, int]]:
+    if value is None:
+        return []
+    spans = (part.partition("-") for part in value.removeprefix("bytes=").split(","))
+    return [(int(first), int(last)) for first, _, last in spans]
+
+
+def _spoil(body: bytes, fault: FaultKind | None) -> bytes:
+    match fault:
+        case "flip" if body:
+            # near the middle: in a multipart answer of extents that is data, not the header of a part
+            middle = len(body) // 2
+            return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        case "short":
+            return body[:-1]
+        case "long":
+            return body + b"!"
+        case "junk":
+            return b"\xc1" * 64
+    return body
+
+
+def _problem(
+    status: int, slug: str, headers: dict[str, str] | None = None, **data: str | None
+) -> web.Response:
+    return web.json_response(
+        {"type": f"urn:caterva2:problem:{slug}", "title": slug, "status": status, **data},
+        status=status,
+        headers=headers,
+        content_type="application/problem+json",
+    )

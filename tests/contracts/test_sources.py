@@ -1,0 +1,88 @@
+"""Every source keeps the one contract."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+import pytest
+
+from caterva2.cache.cached import CachedSource
+from caterva2.model.manifest import FILE_EXTENT_BYTES
+from caterva2.model.path import DatasetPath
+from caterva2.source.http import HttpSource, UpstreamStats
+from caterva2.testing.contracts import SourceContract
+from caterva2.testing.faults import FaultyOrigin
+from caterva2.testing.origin import MemoryOrigin
+
+
+@pytest.fixture
+def published():
+    random_bytes = random.Random(1).randbytes
+    files = {
+        "readme.md": b"# hello\n",
+        "empty": b"",
+        "one page.bin": random_bytes(FILE_EXTENT_BYTES),
+        "dir/ünïcode %2F?#&.bin": random_bytes(5 * FILE_EXTENT_BYTES + 17),
+        "large.bin": random_bytes(150 * FILE_EXTENT_BYTES + 1),
+    }
+    return {DatasetPath("foo", name): data for name, data in files.items()}
+
+
+@pytest.fixture
+def origin(published):
+    return MemoryOrigin(published)
+
+
+@pytest.fixture
+async def over_http(origin):
+    async with FaultyOrigin(origin) as server, aiohttp.ClientSession() as session:
+        yield HttpSource(
+            server.url,
+            session,
+            token=None,
+            gap_bytes=16 * 1024,
+            requests=8,
+            timeout_s=5.0,
+            stats=UpstreamStats(),
+        )
+
+
+class TestMemoryOrigin(SourceContract):
+    @pytest.fixture
+    def source(self, origin):
+        return origin
+
+
+class TestHttpSource(SourceContract):
+    @pytest.fixture
+    def source(self, over_http):
+        return over_http
+
+
+class TestCachedSource(SourceContract):
+    @pytest.fixture
+    async def source(self, tmp_path, origin, over_http):
+        with ThreadPoolExecutor(2) as executor:
+            cached = CachedSource(
+                tmp_path,
+                current=origin.entry,
+                origin=lambda path: over_http,
+                quota_bytes=None,
+                executor=executor,
+            )
+            await cached.open()
+            yield cached
+            await cached.close()
+
+
+class TestCachedSourceThatPassesThrough(SourceContract):
+    @pytest.fixture
+    async def source(self, tmp_path, origin):
+        with ThreadPoolExecutor(2) as executor:
+            cached = CachedSource(
+                tmp_path, current=origin.entry, origin=lambda path: origin, quota_bytes=0, executor=executor
+            )
+            await cached.open()
+            yield cached
+            await cached.close()
+            assert cached.stats.cached_bytes == 0

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from caterva2.errors import ConfigError
+from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.path import DatasetPath
+from caterva2.subscriber.store import SCHEMA_VERSION, SubscriberStore
+
+ARRAY = Entry("e" * 32, 7, 1234, "array", 1.5, (3, 0, 5), "[('x', '<U3')]")
+FILE = Entry("f" * 32, 8, 0, "file", 2.5, error="corrupt: no frame")
+
+
+async def test_a_catalogue_is_known_again_unconfirmed(tmp_path) -> None:
+    store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
+    store.keep(catalogue)
+    catalogue.set_root("foo", url="http://h:1", title="Données", instance="i1")
+    catalogue.set_state("foo", "online")
+    catalogue.apply("foo", "dir/a b é.b2nd", ARRAY)
+    catalogue.apply("foo", "x", FILE)
+    catalogue.apply("foo", "gone", FILE)
+    catalogue.apply("foo", "gone", None)
+    catalogue.confirm("foo")
+    store.write_roots()
+    await asyncio.sleep(0)
+    store.close()
+
+    again, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    store.load(again)
+    root = again.root("foo")
+    assert (root.url, root.title, root.instance, root.state) == ("http://h:1", "Données", "i1", "unknown")
+    assert root.entries == {"dir/a b é.b2nd": ARRAY, "x": FILE}
+    assert root.digest == catalogue.root("foo").digest
+    assert not root.freshness.fresh
+    assert 0 <= root.freshness.age_s < 60
+    assert again.entry(DatasetPath("foo", "x")).error == "corrupt: no frame"
+    store.close()
+
+
+async def test_a_removed_root_is_forgotten(tmp_path) -> None:
+    store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
+    store.keep(catalogue)
+    catalogue.set_root("foo")
+    catalogue.apply("foo", "x", FILE)
+    catalogue.remove_root("foo")
+    store.write_roots()
+    store.close()
+    again, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    store.load(again)
+    assert again.roots == {}
+    store.close()
+
+
+def test_what_was_seen_survives_kill_9(tmp_path) -> None:
+    script = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.subscriber.store import SubscriberStore
+async def main():
+    store, catalogue = SubscriberStore(Path(sys.argv[1])), Catalogue()
+    store.keep(catalogue)
+    catalogue.set_root("foo")
+    for number in range(500):
+        catalogue.apply("foo", f"{number}", Entry(f"{number:032d}", 1, 1, "file", 0.0))
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "db")], env=os.environ, check=False)
+    assert done.returncode != 0
+    catalogue, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    catalogue.set_root("foo")
+    store.load(catalogue)
+    assert len(catalogue.root("foo").entries) == 500
+    store.close()
+
+
+def test_follows_are_kept(tmp_path) -> None:
+    store = SubscriberStore(tmp_path / "db")
+    for pattern in ("foo", "bar/*", "foo"):
+        store.follow(pattern)
+    assert store.follows() == ["bar/*", "foo"]
+    assert store.unfollow("foo")
+    assert not store.unfollow("foo")
+    store.close()
+    store = SubscriberStore(tmp_path / "db")
+    assert store.follows() == ["bar/*"]
+    store.close()
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path) -> None:
+    with sqlite3.connect(tmp_path / "db") as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(ConfigError, match="newer"):
+        SubscriberStore(tmp_path / "db")
+
+
+def test_what_is_no_database_is_refused(tmp_path) -> None:
+    (tmp_path / "db").write_bytes(b"not a database, " * 1000)
+    with pytest.raises(ConfigError, match="db"):
+        SubscriberStore(tmp_path / "db")
