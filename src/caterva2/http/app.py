@@ -46,7 +46,9 @@ def build_app(
     health : callable
         Returns further members of ``/health``; ``status`` is ``ok`` unless it says otherwise.
     """
-    app = FastAPI(title=title, version=version("caterva2"), redirect_slashes=False, max_body_size=MAX_BODY_BYTES)
+    app = FastAPI(
+        title=title, version=version("caterva2"), redirect_slashes=False, max_body_size=MAX_BODY_BYTES
+    )
     app.router.routes.extend(routes)
     for router in routers:
         app.include_router(router)

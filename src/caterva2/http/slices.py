@@ -37,8 +37,8 @@ class Query(BaseModel):
     slice_ : str or None
         ``10:20, 5, ::2``; empty or None for all.
     indices : str or list or None
-        One entry for each dimension: an integer, a list of integers, ``"a:b"``, or null for all; as JSON text in
-        a query, as JSON in a body.
+        One entry for each dimension: an integer, a list of integers, ``"a:b"``, or null for all; as JSON
+        text in a query, as JSON in a body.
     field : str or None
         Field of a structured dtype.
     """
@@ -183,5 +183,3 @@ def _bytes_response(headers: dict[str, str], media_type: str, *parts: bytes | me
                 yield part[start : start + BODY_PIECE_BYTES]
 
     return StreamingResponse(body(), headers=headers | {"Content-Length": str(length)}, media_type=media_type)
-
-
