@@ -1,4 +1,4 @@
-"""kill -9 at any moment loses nothing that is believed afterwards, and leaves nothing wrong that is served."""
+"""kill -9 at any moment: nothing that was there is lost, nothing wrong is served."""
 
 import os
 import random

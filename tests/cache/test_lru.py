@@ -21,15 +21,6 @@ def test_too_large_is_not_kept():
     assert lru.nbytes == 0
 
 
-def test_discard():
-    lru = BytesLru(10)
-    for key in range(5):
-        lru.put(key, key, 2)
-    lru.discard(lambda key: key % 2 == 0)
-    assert [key for key in range(5) if lru.get(key) is not None] == [1, 3]
-    assert lru.nbytes == 4
-
-
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12))))
 def test_bounded(puts):
     lru = BytesLru(20)
