@@ -1,3 +1,4 @@
+import asyncio
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -61,6 +62,24 @@ def opened(tmp_path, origin, executor):
 async def cached(opened):
     async with opened() as cached:
         yield cached
+
+
+@pytest.fixture
+def mirror_files(tmp_path):
+    """List the files of the mirrors."""
+    return lambda: sorted((tmp_path / "cache" / "mirrors").iterdir())
+
+
+@pytest.fixture
+def until():
+    """Wait for a condition, within a bound."""
+
+    async def until(condition, within_s=5.0):
+        async with asyncio.timeout(within_s):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    return until
 
 
 @pytest.fixture(scope="session")

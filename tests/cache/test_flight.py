@@ -100,5 +100,7 @@ async def test_close_ends_what_is_under_way(flights, fetcher):
     reader = await started(flights.get([1], fetcher))
     await flights.close()
     assert fetcher.cancelled == 1
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Unavailable):
         await reader
+    with pytest.raises(Unavailable):
+        await flights.get([1], fetcher)
