@@ -3,6 +3,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+from caterva2.cache.index import Index
 from caterva2.model.manifest import FILE_EXTENT_BYTES as PAGE
 from caterva2.testing.contracts import all_extents, read_all
 
@@ -36,13 +37,18 @@ class TestDamage:
         async with opened():
             assert mirror_files() == []
 
-    async def test_a_version_whose_file_is_gone_is_fetched_again(self, opened, path, data, mirror_files):
+    async def test_a_version_whose_file_is_gone_is_fetched_again(
+        self, opened, path, data, mirror_files, tmp_path
+    ):
         async with opened() as cached:
             await read_all(cached, path)
         for file in mirror_files():
             file.unlink()
         async with opened() as cached:
             assert cached.state(path).cached_bytes == cached.stats.cached_bytes == 0
+        with closing(Index(tmp_path / "cache" / "index.sqlite")) as index:
+            assert index.rows() == []
+        async with opened() as cached:
             assert await read_all(cached, path) == data
 
     async def test_what_was_not_closed_is_counted_again(self, opened, path, data, tmp_path):

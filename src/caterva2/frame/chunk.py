@@ -132,7 +132,7 @@ def parse_chunk_header(data: bytes | memoryview) -> ChunkHeader:
     if not extended:
         filters = filters_meta = b""
         codec = meta = flags2 = more = 0
-    elif (more >> 4) & 7 > Special.UNINIT or more & 0x08 or ((more >> 4) & 7 == Special.VALUE and cbytes <= 32):
+    elif (more >> 4) & 7 > Special.UNINIT or more & 0x08 or (more >> 4) & 7 == Special.VALUE and cbytes <= 32:
         raise Corrupt("a chunk with impossible flags")
     return ChunkHeader(
         raw, flags, typesize, nbytes, blocksize, cbytes, filters, codec, meta, filters_meta, flags2, more
