@@ -33,6 +33,7 @@ def test_the_metadata_are_those_of_blosc2():
     array.schunk.vlmeta["unit"] = "K"
     array.schunk.vlmeta["nested"] = {"a": [1, 2.5, None], "b": b"text", "c": b"\xff"}
     head, _ = head_of(array.to_cframe())
+    array = blosc2.ndarray_from_cframe(array.to_cframe())
     meta, schunk = head.meta, head.meta["schunk"]
     assert meta["shape"] == [10, 100] and meta["chunks"] == [4, 30] and meta["blocks"] == [2, 7]
     assert np.dtype(meta["dtype"]) == array.dtype
@@ -86,7 +87,7 @@ def objects():
     yield "Proxy", blosc2.zeros(10, meta={"proxy-source": {}}).to_cframe()
 
 
-@pytest.mark.parametrize(("name", "raw"), objects())
+@pytest.mark.parametrize(("name", "raw"), list(objects()))
 @pytest.mark.parametrize("kind", ["array", "frame"])
 def test_other_objects_are_named(name, raw, kind):
     with pytest.raises(Unsupported, match=name):

@@ -35,7 +35,7 @@ def _cparams(nbytes: int, typesize: int) -> Any:
         clevel=0 if nbytes <= SMALL_BYTES else 1,
         filters=[blosc2.Filter.BITSHUFFLE],
         filters_meta=[0],
-        typesize=typesize if typesize <= 255 else 1,
+        typesize=typesize,
         nthreads=1,
     )
 
@@ -74,7 +74,7 @@ def cframe_of_items(data: bytes, typesize: int) -> bytes:
     blosc2 = _blosc2()
     chunksize = max(1, min(len(data), CHUNK_BYTES))
     chunksize = math.ceil(chunksize / typesize) * typesize
-    cparams = _cparams(len(data), typesize)
+    cparams = _cparams(len(data), typesize if typesize <= 255 else 1)  # an item of more is cut to bytes
     return bytes(blosc2.SChunk(chunksize=chunksize, data=data or None, cparams=cparams).to_cframe())
 
 
