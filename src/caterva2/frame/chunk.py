@@ -194,13 +194,13 @@ def compact_chunk(
 
     Notes
     -----
-    C-Blosc2 never splits a last block that is short; alone in a compact chunk it would not be seen as one, so
-    the flag that no block is split is set for it. Of a block it reads no more than the streams that are there,
+    C-Blosc2 never splits a last block that is short; alone in a compact chunk it would not be seen as one,
+    so the flag that no block is split is set for it. Of a block it reads no more than the streams that are there,
     so dead bytes behind a payload do no harm.
     """
     nbytes = sum(map(header.block_nbytes, blocks))
     raw = bytearray(header.raw)
-    parts: list[bytes | memoryview] = [raw]
+    parts: list[bytes | bytearray | memoryview] = [raw]
     size = CHUNK_HEADER_BYTES
     if not header.memcpyed:
         dictionary = preamble[CHUNK_HEADER_BYTES + 4 * header.nblocks :]

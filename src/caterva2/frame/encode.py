@@ -1,7 +1,7 @@
 """Answers: arrays as Blosc2 frames and as .npy.
 
-A frame of an answer never has the parameters of the stored one: those are chosen for storing once, an answer
-is made for each reader. Zstandard at level 1 with bit shuffling compresses better than five times slower ones.
+A frame of an answer never has the parameters of the stored one: those are chosen for storing once, an
+answer is made for each reader. Zstandard at level 1 with bit shuffling compresses better than five times slower ones.
 """
 
 from __future__ import annotations
@@ -104,4 +104,4 @@ def npy_parts(array: Array) -> tuple[bytes, memoryview]:
     np.lib.format.write_array_header_1_0(header, {**fields, "fortran_order": False})
     if not contiguous.nbytes:
         return header.getvalue(), memoryview(b"")
-    return header.getvalue(), memoryview(contiguous.reshape(-1).view(np.uint8))
+    return header.getvalue(), contiguous.reshape(-1).view(np.uint8).data
