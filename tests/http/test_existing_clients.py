@@ -20,7 +20,12 @@ async def url(running) -> str:
 async def test_c2array(url) -> None:
     def read() -> None:
         array = blosc2.C2Array("foo/dir/a.b2nd", urlbase=url)
-        assert (array.shape, array.chunks, array.blocks, array.dtype) == ((60, 50), (20, 25), (5, 5), np.int32)
+        assert (array.shape, array.chunks, array.blocks, array.dtype) == (
+            (60, 50),
+            (20, 25),
+            (5, 5),
+            np.int32,
+        )
         assert np.array_equal(array[:], ARRAY)
         assert np.array_equal(array[3:7, 5], ARRAY[3:7, 5])
         assert np.array_equal(array[[1, 5], :], ARRAY[[1, 5], :])

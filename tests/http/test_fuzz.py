@@ -13,7 +13,18 @@ EXAMPLES = 60
 
 PATHS = ["foo/dir/a.b2nd", "foo/records.b2nd", "foo/scalar.b2nd", "foo/f.b2frame", "foo/empty", "foo/nothing"]
 SELECTIONS = ["", "0", "5, ::2", "-1", "::-1", "1:2:0", "...", "9:3", "60", "a", "1,2,3", "[0]", "0:1,,"]
-INDICES = ["[0]", "[[0,1],[2,3]]", '[null,"1:3"]', "[[[0]],1]", "[-1]", "[[]]", "[1.5]", "{", "[true]", "[[99]]"]
+INDICES = [
+    "[0]",
+    "[[0,1],[2,3]]",
+    '[null,"1:3"]',
+    "[[[0]],1]",
+    "[-1]",
+    "[[]]",
+    "[1.5]",
+    "{",
+    "[true]",
+    "[[99]]",
+]
 
 
 def with_known_values(description: dict[str, Any]) -> dict[str, Any]:
