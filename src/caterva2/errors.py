@@ -120,7 +120,7 @@ class TooLarge(BadRequest):
 
     def __init__(self, nbytes: int, limit_bytes: int, what: str = "answer") -> None:
         super().__init__(
-            f"the {what} would take {nbytes:,} bytes, the limit is {limit_bytes:,}: ask for a smaller part"
+            f"the {what} would take {nbytes:,} bytes, the limit is {limit_bytes:,}: ask for less"
         )
         self.nbytes = nbytes
         self.limit_bytes = limit_bytes

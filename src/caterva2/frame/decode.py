@@ -128,7 +128,7 @@ def decode_cell(head: Head, page: Page, cell: Cell, parts: Sequence[bytes], out:
         If a codec or filter is not available here; the message names it.
     """
     geometry = geometry_of(head)
-    found = _decode(head, geometry, page, cell.nchunk, cell.blocks, parts)
+    found = _decode(head, page, cell.nchunk, cell.blocks, parts)
     if isinstance(found, bytes):
         out[cell.target] = _element(found, geometry.dtype)
     else:
@@ -162,7 +162,7 @@ def decode_blocks(
     """
     geometry = geometry_of(head)
     shape = (len(blocks), *geometry.grid.blocks)
-    found = _decode(head, geometry, page, nchunk, blocks, parts)
+    found = _decode(head, page, nchunk, blocks, parts)
     if isinstance(found, bytes):
         return np.broadcast_to(_element(found, geometry.dtype), shape)
     nbytes = len(blocks) * geometry.blocksize
@@ -172,9 +172,10 @@ def decode_blocks(
 
 
 def _decode(
-    head: Head, geometry: Geometry, page: Page, nchunk: int, blocks: Sequence[int], parts: Sequence[bytes]
+    head: Head, page: Page, nchunk: int, blocks: Sequence[int], parts: Sequence[bytes]
 ) -> memoryview | bytes:
     """Return the elements of the blocks as a memoryview, or the one value they all have as bytes."""
+    geometry = geometry_of(head)
     kind = page.kind(nchunk)
     if kind > ChunkKind.BLOCKS:
         return _run(_run_value(_SPECIAL[kind], geometry), geometry, nchunk, blocks)

@@ -1,7 +1,8 @@
 """Answers: arrays as Blosc2 frames and as .npy.
 
-A frame of an answer never has the parameters of the stored one: those are chosen for storing once, an answer
-is made for each reader. Zstandard at level 1 with bit shuffling compresses better than five times slower ones.
+A frame of an answer never has the parameters of the stored one: those are chosen for storing once, an
+answer is made for each reader. Zstandard at level 1 with bit shuffling is several times as fast as what datasets are
+stored with, and compresses no worse.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _cparams(nbytes: int, typesize: int) -> Any:
         clevel=0 if nbytes <= SMALL_BYTES else 1,
         filters=[blosc2.Filter.BITSHUFFLE],
         filters_meta=[0],
-        typesize=typesize if typesize <= 255 else 1,
+        typesize=typesize,
         nthreads=1,
     )
 
@@ -73,7 +74,7 @@ def cframe_of_items(data: bytes, typesize: int) -> bytes:
     blosc2 = _blosc2()
     chunksize = max(1, min(len(data), CHUNK_BYTES))
     chunksize = math.ceil(chunksize / typesize) * typesize
-    cparams = _cparams(len(data), typesize)
+    cparams = _cparams(len(data), typesize if typesize <= 255 else 1)  # an item of more is cut to bytes
     return bytes(blosc2.SChunk(chunksize=chunksize, data=data or None, cparams=cparams).to_cframe())
 
 
@@ -104,4 +105,4 @@ def npy_parts(array: Array) -> tuple[bytes, memoryview]:
     np.lib.format.write_array_header_1_0(header, {**fields, "fortran_order": False})
     if not contiguous.nbytes:
         return header.getvalue(), memoryview(b"")
-    return header.getvalue(), memoryview(contiguous.reshape(-1).view(np.uint8))
+    return header.getvalue(), contiguous.reshape(-1).view(np.uint8).data

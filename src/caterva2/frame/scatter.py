@@ -53,7 +53,7 @@ def _all_at_once(elements: Array, blocks: tuple[int, ...], cell: Cell, out: Arra
     side = [count * block for count, block in zip(counts, blocks, strict=True)]
     region = elements.reshape(*counts, *blocks).transpose(axes).reshape(side)
     if all(isinstance(r, slice) for r in cell.region):
-        out[cell.target] = region[cell.region]  # type: ignore[index]  # mypy cannot see that all are slices
+        out[cell.target] = region[cell.region]
     else:
         indices = [
             np.arange(n)[list(r) if isinstance(r, tuple) else r]

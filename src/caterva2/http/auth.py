@@ -22,6 +22,7 @@ class TokenMiddleware:
         self._expected = None if token is None else f"Bearer {str.__str__(token)}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401, or pass the request on."""
         if scope["type"] == "http" and self._expected is not None:
             given = Headers(scope=scope).get("authorization", "").encode()
             if not hmac.compare_digest(given, self._expected):

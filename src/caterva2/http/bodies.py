@@ -23,7 +23,9 @@ MEDIA_TYPE = "application/octet-stream"
 log = structlog.get_logger(__name__)
 
 
-async def stored_bytes(service: DataService, request: Request, head: Head, *, attach: bool = False) -> Response:
+async def stored_bytes(
+    service: DataService, request: Request, head: Head, *, attach: bool = False
+) -> Response:
     """Answer with the bytes of a version's file: 200, 206 or 304.
 
     The first piece is there before the answer begins: what can fail mostly fails with a status. What fails
@@ -46,7 +48,9 @@ async def stored_bytes(service: DataService, request: Request, head: Head, *, at
     if not_modified(request.headers, head.etag):
         return Response(status_code=304, headers=headers)
     if attach:
-        headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(head.path.name.rsplit('/', 1)[-1])}"
+        headers["Content-Disposition"] = (
+            f"attachment; filename*=UTF-8''{quote(head.path.name.rsplit('/', 1)[-1])}"
+        )
     ranges = None
     if honours_range(request.headers, head.etag):
         ranges = parse_range(request.headers.get("range"), head.size)

@@ -30,7 +30,7 @@ Answer = Callable[[Request, Head], Awaitable[Response]]
 
 
 def data_routes(service: DataService) -> list[Route]:
-    """Return the routes ``/api/info``, ``/api/manifest``, ``/data``, ``/api/fetch``, ``/api/chunk``, ``/api/download``.
+    """Return the routes on datasets: ``/data`` and ``/api/`` info, manifest, fetch, chunk, download.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def data_routes(service: DataService) -> list[Route]:
         Its catalogue, source and reader answer.
     """
 
-    async def info(request: Request, head: Head) -> Response:
+    async def info(_: Request, head: Head) -> Response:
         headers = headers_of(service, head)
         freshness = service.catalogue.root(head.path.root).freshness
         body = {

@@ -22,7 +22,7 @@ from caterva2.source.slices import Reader
 __all__ = ["CHANGED_WAIT_S", "DataService", "headers_of", "on_version", "path_of"]
 
 CHANGED_WAIT_S = 2.0
-"""How long a request that named no version waits for the next one while a file is being replaced, in seconds."""
+"""How long a request that named no version waits for the next one while a file is replaced, in seconds."""
 
 T = TypeVar("T")
 
@@ -30,9 +30,20 @@ T = TypeVar("T")
 class DataService(Protocol):
     """What the data routes need of a service."""
 
-    catalogue: Catalogue
-    source: Source
-    reader: Reader
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is published, as this service knows it."""
+        ...
+
+    @property
+    def source(self) -> Source:
+        """Where its bytes come from."""
+        ...
+
+    @property
+    def reader(self) -> Reader:
+        """Reads slices through the source."""
+        ...
 
     def local_state(self, path: DatasetPath) -> dict[str, Any]:
         """Return further members of ``/api/info``: JSON values."""
@@ -59,7 +70,9 @@ def path_of(request: Request, prefix: str) -> DatasetPath:
     return parse_path(text[len(prefix) :])
 
 
-async def on_version(service: DataService, request: Request, prefix: str, use: Callable[[Head], Awaitable[T]]) -> T:
+async def on_version(
+    service: DataService, request: Request, prefix: str, use: Callable[[Head], Awaitable[T]]
+) -> T:
     """Answer a request with one version of a dataset.
 
     If the client named one (``If-Match``), it is that or an error. If not, and the file is replaced while it

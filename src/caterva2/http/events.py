@@ -60,7 +60,9 @@ class EventStreams:
         """
         stream = self._stream(check_pattern(pattern), last_event_id)
         return StreamingResponse(
-            stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            stream,
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
     async def _stream(self, pattern: str, last_event_id: str | None) -> AsyncIterator[bytes]:

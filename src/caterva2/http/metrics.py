@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,16 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caterva2.model.catalogue import Catalogue
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 __all__ = ["Metrics", "MetricsMiddleware"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "evictable"})
 """Names of fields of statistics that go up and down; all others only count up."""
-
-
-class _Dataclass(Protocol):
-    __dataclass_fields__: dict[str, Any]  # Any: as the standard library declares it
 
 
 class Metrics:
@@ -50,7 +49,7 @@ class Metrics:
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
         )
 
-    def add_stats(self, part: str, stats: _Dataclass) -> None:
+    def add_stats(self, part: str, stats: DataclassInstance) -> None:
         """Export the numbers of a dataclass, read when asked: ``caterva2_<service>_<part>_<field>``."""
         self._registry.register(_Stats(f"caterva2_{self._service}_{part}", stats))
 
@@ -67,11 +66,12 @@ class Metrics:
 
 
 class _Stats(Collector):
-    def __init__(self, prefix: str, stats: _Dataclass) -> None:
+    def __init__(self, prefix: str, stats: DataclassInstance) -> None:
         self._prefix = prefix
         self._stats = stats
 
     def collect(self) -> Iterable[Metric]:
+        """Yield a metric for each number."""
         for field in dataclasses.fields(self._stats):
             value = getattr(self._stats, field.name)
             if isinstance(value, int | float):
@@ -86,6 +86,7 @@ class _CatalogueSize(Collector):
         self._catalogue = catalogue
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of each root."""
         datasets = GaugeMetricFamily(f"{self._prefix}_datasets", "Datasets known", labels=["root"])
         size = GaugeMetricFamily(f"{self._prefix}_dataset_bytes", "Bytes of all datasets", labels=["root"])
         fresh = GaugeMetricFamily(f"{self._prefix}_fresh", "Whether in sync with the owner", labels=["root"])
@@ -104,6 +105,7 @@ class MetricsMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and count it when it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

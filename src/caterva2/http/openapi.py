@@ -32,12 +32,15 @@ _IF_MATCH = _parameter("If-Match", "header", "The version wanted: its etag in qu
 _IF_NONE_MATCH = _parameter("If-None-Match", "header", "Versions that the client has")
 _RANGE = _parameter("Range", "header", "Up to 64 byte ranges", example="bytes=0-99,200-299")
 _QUERY = [
-    _parameter("slice_", "query", "Integers (which drop their dimension) and slices", example="10:20, 5, ::2"),
+    _parameter(
+        "slice_", "query", "Integers (which drop their dimension) and slices", example="10:20, 5, ::2"
+    ),
     _parameter("indices", "query", "JSON, one entry for each dimension: integer, list, 'a:b' or null"),
     _parameter("field", "query", "Field of a structured dtype"),
 ]
 
-_OPERATIONS: dict[str, tuple[str, dict[str, str], str, list[dict[str, Any]], dict[str, Any]]] = {
+_Operation = tuple[str, dict[str, str], str, list[dict[str, Any]], dict[str, Any]]
+_OPERATIONS: dict[str, _Operation] = {
     # path: method, statuses, summary, parameters, content
     "/api/info/{path}": (
         "get",

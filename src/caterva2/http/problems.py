@@ -68,7 +68,7 @@ def problem(
 def response_of(error: errors.Caterva2Error) -> Response:
     """Return an error as a problem response, with its data as members."""
     status = next(
-        (STATUS[base] for base in type(error).__mro__ if base in STATUS),  # type: ignore[index]  # object is no key
+        (STATUS[base] for base in type(error).__mro__ if base in STATUS),
         HTTPStatus.INTERNAL_SERVER_ERROR,
     )
     members = {

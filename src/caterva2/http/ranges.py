@@ -54,14 +54,14 @@ def parse_range(value: str | None, size: int) -> list[ByteRange] | None:
     Returns
     -------
     list of ByteRange or None
-        In the order asked for, those that begin behind the end left out. None if there is no header or its unit
-        or form is another: it is ignored then, as the RFC says.
+        In the order asked for, those that begin behind the end left out. None if there is no header or its
+        unit or form is another: it is ignored then, as the RFC says.
 
     Raises
     ------
     InvalidRange
-        If none can be satisfied, there are more than `MAX_RANGES`, or together they are longer than the file
-        (overlapping ranges would make a small request a large answer).
+        If none can be satisfied, there are more than `MAX_RANGES`, or together they are longer than the
+        file (overlapping ranges would make a small request a large answer).
     """
     if value is None:
         return None

@@ -97,8 +97,8 @@ class Server:
         self._socket = _bind(self._listen)
         self.address = Address(self._listen.host, self._socket.getsockname()[1])
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http-server")
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.001)  # uvicorn has no event for it
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.001)
         if self._task.done():
             self._socket.close()
             await self._task

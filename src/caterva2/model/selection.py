@@ -105,7 +105,7 @@ def parse_selection(text: str | None, shape: Sequence[int]) -> Selection:
     """
     if text is None or not text.strip():
         return select((), shape)
-    parts = text.strip().removeprefix("[").removesuffix("]").split(",")
+    parts = text.strip().split(",")
     if len(parts) > 1 and not parts[-1].strip():
         parts.pop()  # as in a[1,]
     if len(parts) > MAX_NDIM + 1:

@@ -19,7 +19,7 @@ from caterva2.http.data import data_routes
 from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server
 from caterva2.model.catalogue import Catalogue
-from caterva2.model.path import DatasetPath
+from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.slices import Reader
 from caterva2.state import StateLock
 from caterva2.subscriber.follow import Follower
@@ -101,6 +101,7 @@ class SubscriberService:
         await self._spawn(stack, CatalogueView(self.bus, self.catalogue).run)
         await self._spawn(stack, follower.run)
         await self._spawn(stack, lambda: _write_roots(store))
+        await self._spawn(stack, lambda: _drop_deleted(self.catalogue, self.source))
 
         metrics = Metrics("subscriber")
         metrics.add_catalogue(self.catalogue)
@@ -154,6 +155,19 @@ class SubscriberService:
     def url(self) -> str:
         """The address for others."""
         return self.settings.url or self.address.url
+
+
+async def _drop_deleted(catalogue: Catalogue, cache: CachedSource) -> None:
+    """Drop what is cached of datasets when they are deleted."""
+    deleted: asyncio.Queue[str] = asyncio.Queue()
+    undo = catalogue.listen(
+        lambda event, _: deleted.put_nowait(event.path) if event.kind == "deleted" else None
+    )
+    try:
+        while True:
+            await cache.drop(parse_path(await deleted.get()))
+    finally:
+        undo()
 
 
 async def _write_roots(store: SubscriberStore) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,7 @@ class FileSource:
         self._pages: dict[int, Page] = {}
         self.extents_read = 0
         self.bytes_read = 0
-        mtime_ns = os.stat(path).st_mtime_ns
+        mtime_ns = path.stat().st_mtime_ns
         head = inspect(
             self.pread, path=dataset, kind=kind_of(dataset.name), size=len(self._data), mtime_ns=mtime_ns
         )
@@ -85,13 +84,22 @@ class FileSource:
                 self._pages[number] = make_page(self.pread, head, number)
         return [self._pages[number] for number in numbers]
 
-    async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
+    async def read(
+        self,
+        head: Head,  # noqa: ARG002  # there is one version only
+        extents: Sequence[Extent],
+    ) -> list[bytes]:
         """Return extents; see `Source.read`."""
         self.extents_read += len(extents)
         self.bytes_read += sum(extent.size for extent in extents)
         return [self.pread(extent.offset, extent.size) for extent in extents]
 
-    async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def stream(
+        self,
+        head: Head,  # noqa: ARG002  # there is one version only
+        start: int,
+        stop: int,
+    ) -> AsyncIterator[bytes]:
         """Yield bytes of the file; see `Source.stream`."""
         for at in range(start, stop, 1 << 20):
             yield self.pread(at, min(1 << 20, stop - at))

@@ -1,0 +1,297 @@
+"""Reads of slices, points, items and chunks over any source.
+
+The way of a read: plan it in pieces (`caterva2.source.plan`), get the pages that say where their bytes are,
+read extents in batches of bounded size, decode each batch in threads while the next one is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caterva2.errors import InvalidSelection, NotFound, TooLarge
+from caterva2.frame.decode import block_extents, stored_special
+from caterva2.frame.geometry import geometry_of, typesize_of
+from caterva2.model.manifest import ChunkKind, Extent, Head, Page
+from caterva2.model.selection import Axis, Selection, select
+from caterva2.source.plan import Piece, cell_pieces, point_pieces
+from caterva2.source.points import parse_points
+from caterva2.source.protocol import Source
+
+__all__ = ["Reader"]
+
+Array = npt.NDArray[Any]  # of whatever dtype the dataset has
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""A batch reads about this much, in bytes; two are in memory at a time."""
+
+BATCH_DECODED_BYTES = 128 * 1024 * 1024
+"""A batch ends here as well: what is decoded to much more than was read."""
+
+BATCH_PIECES = 1024
+
+PLAN_PIECES = 128
+"""Pieces are planned so many at a time: a millisecond or two on the event loop."""
+
+SHARE_BYTES = 512 * 1024
+"""It pays to give another thread this much to decode, in bytes."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Pieces that are read together; extents that several of them need are read once."""
+
+    last: bool = False
+    work: list[tuple[Piece, Page, list[int]]] = field(default_factory=list)
+    extents: list[Extent] = field(default_factory=list)
+    places: dict[int, int] = field(default_factory=dict)
+    nbytes: int = 0
+    decoded: int = 0
+
+    def add(self, piece: Piece, page: Page, extents: list[Extent], decoded: int) -> None:
+        numbers = []
+        for extent in extents:
+            place = self.places.setdefault(extent.number, len(self.extents))
+            if place == len(self.extents):
+                self.extents.append(extent)
+                self.nbytes += extent.size
+            numbers.append(place)
+        self.work.append((piece, page, numbers))
+        self.decoded += decoded
+
+    @property
+    def full(self) -> bool:
+        return (
+            self.nbytes >= BATCH_BYTES
+            or self.decoded >= BATCH_DECODED_BYTES
+            or len(self.work) >= BATCH_PIECES
+        )
+
+
+class Reader:
+    """Reads parts of versions from a source.
+
+    Parameters
+    ----------
+    source : Source
+    executor : Executor
+        Where chunks are decoded.
+    limit_bytes : int
+        Largest answer that is made, in bytes.
+    """
+
+    def __init__(self, source: Source, executor: Executor, *, limit_bytes: int) -> None:
+        self._source = source
+        self._executor = executor
+        self._limit_bytes = limit_bytes
+        self._threads = max(1, os.cpu_count() or 1)
+
+    async def array(self, head: Head, selection: Selection) -> Array:
+        """Return a part of an array.
+
+        Parameters
+        ----------
+        head : Head
+            The version. Of a plain frame or a file, bytes are selected.
+        selection : Selection
+            Of the array's shape.
+
+        Returns
+        -------
+        ndarray, shape ``selection.shape``
+            Not necessarily contiguous.
+
+        Raises
+        ------
+        TooLarge
+            If it would pass the limit; nothing was read then.
+        Corrupt, Unsupported
+            If the chunks cannot be decoded.
+        NotFound, Changed, Unavailable, IntegrityError
+            As the source.
+        """
+        geometry = geometry_of(head)
+        self._check(selection.size * geometry.dtype.itemsize)
+        out = np.empty(selection.counts, geometry.dtype)
+        if selection.size:
+            await self._fill(head, cell_pieces(geometry.grid, selection, geometry.blocksize), out)
+        if any(axis.reverse for axis in selection.axes):
+            out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
+        return out.reshape(selection.shape)
+
+    async def points(self, head: Head, key: tuple[int | slice | list[Any], ...]) -> Array:
+        """Return points of an array, as numpy's fancy indexing.
+
+        Parameters
+        ----------
+        head : Head
+        key : tuple of int, slice or (nested) list of int
+            Dimensions left out are selected whole.
+
+        Returns
+        -------
+        ndarray
+            Of the shape that numpy gives.
+
+        Raises
+        ------
+        InvalidSelection
+            If the key is malformed or out of bounds.
+        TooLarge, Corrupt, Unsupported, NotFound, Changed, Unavailable, IntegrityError
+            As for `array`.
+        """
+        geometry = geometry_of(head)
+        loop = asyncio.get_running_loop()
+        grid = geometry.grid
+        parsed = await loop.run_in_executor(self._executor, parse_points, key, grid.shape)
+        if parsed is None:
+            return await self.array(head, select(key, grid.shape))
+        counts = parsed.counts
+        size = 1
+        for count in counts:
+            size *= count
+        self._check(size * geometry.dtype.itemsize)
+        out = np.empty(counts, geometry.dtype)
+        if size:
+            pieces = point_pieces(grid, parsed.points, parsed.slices, geometry.blocksize)
+            await self._fill(head, pieces, out, plan_in_thread=True)
+        return parsed.arrange(out)
+
+    async def items(self, head: Head, start: int, stop: int) -> bytes:
+        """Return items of a plain frame.
+
+        Parameters
+        ----------
+        head : Head
+        start, stop : int
+            ``0 <= start <= stop <= number of items``.
+
+        Raises
+        ------
+        InvalidSelection
+            If the limits are out of bounds.
+        TooLarge, Corrupt, Unsupported, NotFound, Changed, Unavailable, IntegrityError
+            As for `array`.
+        """
+        typesize, nbytes = typesize_of(head), geometry_of(head).grid.shape[0]
+        if not 0 <= start <= stop <= -(-nbytes // typesize):
+            raise InvalidSelection(f"items {start}:{stop} of {head.path}, which has {nbytes // typesize}")
+        begin, end = start * typesize, min(nbytes, stop * typesize)
+        found = await self.array(head, Selection((Axis(begin, end - begin),)))
+        return found.tobytes()
+
+    async def chunk(self, head: Head, nchunk: int) -> bytes:
+        """Return a chunk as it is stored; for one that has no bytes, one is made.
+
+        Raises
+        ------
+        NotFound
+            If there is no such chunk, or the dataset is no frame.
+        TooLarge, Corrupt, Unsupported, Changed, Unavailable, IntegrityError
+            As for `array`.
+        """
+        if head.kind == "file" or not 0 <= nchunk < head.nchunks:
+            count = 0 if head.kind == "file" else head.nchunks
+            raise NotFound(str(head.path), f"{head.path} has {count} chunks, there is no chunk {nchunk}")
+        (page,) = await self._source.pages(head, [head.page_of(nchunk)])
+        if page.kind(nchunk) > ChunkKind.BLOCKS:
+            return stored_special(head, page, nchunk)
+        self._check(int(page.sizes[nchunk - page.first]))
+        slack = page.chunk_slack(nchunk)
+        parts = await self._source.read(head, [e for e in page.chunk_extents(nchunk) if e != slack])
+        if len(parts) == 1:
+            return parts[0]
+        return await asyncio.get_running_loop().run_in_executor(self._executor, b"".join, parts)
+
+    # -- how ---------------------------------------------------------------------------------------
+
+    def _check(self, nbytes: int) -> None:
+        if nbytes > self._limit_bytes:
+            raise TooLarge(nbytes, self._limit_bytes)
+
+    async def _fill(
+        self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False
+    ) -> None:
+        """Decode pieces into `out`; the next batch is read while one is decoded."""
+        ahead: asyncio.Task[tuple[_Batch, list[bytes]]] | None = None
+        async with aclosing(self._batches(head, pieces, plan_in_thread)) as batches:
+            try:
+                batch, parts = await self._read(head, batches)
+                while True:
+                    if not batch.last:
+                        ahead = asyncio.create_task(self._read(head, batches))
+                    await self._decode(head, batch, parts, out)
+                    if ahead is None:
+                        return
+                    batch, parts = await ahead
+                    ahead = None
+            finally:
+                if ahead is not None:  # failed or cancelled: the generator must be at rest to be closed
+                    ahead.cancel()
+                    await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _read(self, head: Head, batches: AsyncGenerator[_Batch]) -> tuple[_Batch, list[bytes]]:
+        batch = await anext(batches)
+        parts = await self._source.read(head, batch.extents) if batch.extents else []
+        return batch, parts
+
+    async def _batches(
+        self, head: Head, pieces: Iterator[Piece], plan_in_thread: bool
+    ) -> AsyncGenerator[_Batch]:
+        """Yield batches; the last one, possibly empty, says so."""
+        blocksize = geometry_of(head).blocksize
+        batch = _Batch()
+        while True:
+            if plan_in_thread:
+                loop = asyncio.get_running_loop()
+                group = await loop.run_in_executor(self._executor, _take, pieces)
+            else:
+                group = _take(pieces)
+            pages = await self._pages(head, group)
+            for piece in group:
+                page = pages[head.page_of(piece.nchunk)]
+                extents = block_extents(head, page, piece.nchunk, piece.blocks)
+                if batch.full:
+                    yield batch
+                    batch = _Batch()
+                batch.add(piece, page, extents, len(piece.blocks) * blocksize)
+            if len(group) < PLAN_PIECES:
+                batch.last = True
+                yield batch
+                return
+
+    async def _pages(self, head: Head, pieces: Sequence[Piece]) -> dict[int, Page]:
+        numbers = head.pages_of({piece.nchunk for piece in pieces})
+        return dict(zip(numbers, await self._source.pages(head, numbers), strict=True)) if numbers else {}
+
+    async def _decode(self, head: Head, batch: _Batch, parts: list[bytes], out: Array) -> None:
+        if not batch.work:
+            return
+        loop = asyncio.get_running_loop()
+        shares = min(self._threads, len(batch.work), 1 + batch.decoded // SHARE_BYTES)
+        await asyncio.gather(
+            *(
+                loop.run_in_executor(self._executor, _decode_share, head, batch.work[n::shares], parts, out)
+                for n in range(shares)
+            )
+        )
+
+
+def _take(pieces: Iterator[Piece]) -> list[Piece]:
+    return list(islice(pieces, PLAN_PIECES))
+
+
+def _decode_share(
+    head: Head, work: Sequence[tuple[Piece, Page, list[int]]], parts: list[bytes], out: Array
+) -> None:
+    for piece, page, places in work:
+        piece.decode(head, page, [parts[place] for place in places], out)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+
+import msgpack
+import pytest
+
+from caterva2.model.manifest import Head, Page
+
+BAD_PATHS = [
+    "/data/foo/../etc/passwd",
+    "/data/foo/%2e%2e/etc/passwd",
+    "/data/foo/dir/%2e%2e/%2e%2e/x",
+    "/data/foo/a%00b",
+    "/data/foo//etc/passwd",
+    "/data//etc/passwd",
+    "/data/foo/a%5Cb",
+    "/data/foo/%ff%fe",
+    "/data/foo/.",
+    "/data/foo/",
+    "/data/foo",
+    "/data/",
+    "/data/%2Fetc%2Fpasswd",
+    "/data/foo/" + "x" * 3000,
+]
+
+
+ROUTES = ["/data/", "/api/info/", "/api/fetch/", "/api/chunk/", "/api/manifest/", "/api/download/"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_bad_paths_are_a_400(running, route) -> None:
+    for path in BAD_PATHS:
+        status, problem = await running.problem(path.replace("/data/", route, 1))
+        assert (status, problem["type"]) == (400, "urn:caterva2:problem:invalid-path"), path
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_what_is_not_there_is_a_404(running, route) -> None:
+    for path in ("foo/nothing.b2nd", "bar/x", "foo/dir"):
+        status, problem = await running.problem(f"{route}{path}")
+        assert (status, problem["path"].split("/")[0]) == (404, path.split("/")[0])
+
+
+async def test_a_quoted_slash_is_a_slash(running) -> None:
+    assert (await running.get("/api/info/foo%2Fdir%2Fa.b2nd"))[0] == 200
+
+
+async def test_info_has_what_clients_of_blosc2_need(running) -> None:
+    _status, headers, body = await running.get("/api/info/foo/dir/a.b2nd")
+    info = json.loads(body)
+    assert (info["shape"], info["chunks"], info["blocks"], info["dtype"]) == (
+        [60, 50],
+        [20, 25],
+        [5, 5],
+        "int32",
+    )
+    assert info["accept_ranges"] == "bytes"
+    assert set(info["schunk"]) >= {
+        "cbytes",
+        "nbytes",
+        "cratio",
+        "blocksize",
+        "chunksize",
+        "nchunks",
+        "vlmeta",
+    }
+    assert isinstance(info["schunk"]["cparams"]["codec"], int)
+    assert info["schunk"]["urlpath"] is None
+    assert (info["path"], info["kind"], info["freshness"], info["age_s"]) == (
+        "foo/dir/a.b2nd",
+        "array",
+        "fresh",
+        0,
+    )
+    assert headers["ETag"] == f'"{info["etag"]}"'
+    assert "/tmp" not in body.decode()
+
+
+async def test_staleness_is_shown(running, files) -> None:
+    files.catalogue.doubt("foo", confirmed_at=1000.0)
+    _, headers, body = await running.get("/api/info/foo/dir/a.b2nd")
+    assert headers["X-Caterva2-Freshness"] == "unverified"
+    assert int(headers["Age"]) > 1e9
+    assert json.loads(body)["age_s"] > 1e9
+    files.catalogue.root("foo").confirmed_at = None
+    _, headers, body = await running.get("/api/info/foo/dir/a.b2nd")
+    assert "Age" not in headers
+    assert json.loads(body)["age_s"] is None
+
+
+async def test_manifests(running) -> None:
+    _status, headers, body = await running.get("/api/manifest/foo/dir/a.b2nd")
+    head = Head.decode(body)
+    assert headers["ETag"] == f'"{head.etag}"'
+    _, _, body = await running.get("/api/manifest/foo/dir/a.b2nd?pages=0")
+    (page,) = (Page.decode(item, head) for item in msgpack.unpackb(body))
+    assert len(page) == 6
+    for wrong in ("x", "-1", "1-", "0-64", "3-1", ",", ",".join(["0"] * 65)):
+        assert (await running.problem(f"/api/manifest/foo/dir/a.b2nd?pages={wrong}"))[0] == 400, wrong
+    assert (await running.problem("/api/manifest/foo/dir/a.b2nd?pages=1"))[0] == 404
+    same = {"If-None-Match": headers["ETag"]}
+    assert (await running.get("/api/manifest/foo/dir/a.b2nd", headers=same))[0] == 304
+
+
+async def test_a_request_without_a_version_waits_for_the_next_one(
+    running, files, tmp_path, monkeypatch
+) -> None:
+    import asyncio
+
+    from caterva2.errors import Changed
+
+    new = tmp_path / "new"
+    new.write_bytes(b"new bytes")
+    original = files.stream
+    old = (await running.get("/data/foo/empty"))[1]["ETag"]
+
+    async def being_replaced(head, start, stop):
+        if f'"{head.etag}"' == old:
+            raise Changed(str(head.path), head.etag)
+        async for data in original(head, start, stop):
+            yield data
+
+    (tmp_path / "empty").write_bytes(b"old bytes")
+    await files.add(tmp_path / "empty", "empty", 2)
+    old = (await running.get("/data/foo/empty"))[1]["ETag"]
+    monkeypatch.setattr(files, "stream", being_replaced)
+    waiting = asyncio.create_task(running.get("/data/foo/empty"))
+    named = await running.problem("/data/foo/empty", headers={"If-Match": old})
+    assert named[0] == 412
+    assert not waiting.done()
+    await files.add(new, "empty", 3)
+    assert (await waiting)[2] == b"new bytes"
+
+
+async def test_methods_that_are_not_there(running) -> None:
+    for method in ("DELETE", "PUT", "PATCH", "OPTIONS"):
+        assert (await running.problem("/data/foo/empty", method))[0] == 405
+    assert (await running.problem("/nothing"))[0] == 404
