@@ -19,7 +19,7 @@ __all__ = ["Axis", "Selection", "parse_selection", "select"]
 
 MAX_NDIM = 16
 
-_PART = re.compile(r"\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*)?)?\Z")
+_PART = re.compile(r"\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*)?)?\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
