@@ -110,9 +110,8 @@ async def test_following_keeps_metadata_here(tmp_path, root) -> None:
         assert [row["path"] for row in rows] == ["foo/dir1/ds-2d.b2nd", "foo/dir1/ds-3d.b2nd"]
         await until(lambda: client.upstream[0] >= 2)
         write_array(root / "dir1" / "ds-2d.b2nd", np.zeros((3, 3)))
-        await until(
-            lambda: cluster.subscriber.catalogue.root("foo").entries["dir1/ds-2d.b2nd"].shape == (3, 3)
-        )
+        known = cluster.subscriber.catalogue.root("foo").entries
+        await until(lambda: known["dir1/ds-2d.b2nd"].shape == (3, 3))
         await until(lambda: client.upstream[0] >= 3)
         before = client.upstream
         assert (await client.json("/api/info/foo/dir1/ds-2d.b2nd"))["shape"] == [3, 3]
