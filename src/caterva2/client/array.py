@@ -151,7 +151,8 @@ class Array(Dataset):
     def _read_part(self, part: Part, target: npt.NDArray[Any]) -> None:
         request = protocol.ask_selection(self.path, part.selection, self.etag)
         with self._transport.open(request) as body:
-            npy.read_into(body, target[(*part.target, ...)])  # with ... a view, not a scalar, of 0-d ones
+            where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
+            npy.read_into(body, target[where])
 
     def _points(self, parts: tuple[Any, ...]) -> npt.NDArray[Any]:
         indices = [_index(part, n) for n, part in enumerate(_without_ellipsis(parts, self.ndim))]
@@ -200,9 +201,7 @@ def _index(part: Any, dimension: int) -> Any:  # Any: a part of a key, and its J
             raise InvalidSelection(f"dimension {dimension}: slice indices must be integers or None")
         return ":".join("" if bound is None else str(int(bound)) for bound in bounds)
     if part is None or isinstance(part, str):
-        raise InvalidSelection(
-            f"dimension {dimension}: {part!r} cannot select; use integers, slices or lists"
-        )
+        raise InvalidSelection(f"dimension {dimension}: {part!r} cannot select, integers and slices do")
     try:
         index = np.asarray(part)
     except ValueError as error:

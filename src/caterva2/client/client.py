@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
@@ -57,8 +58,8 @@ def connect(
 class Client(Mapping[str, Any]):
     """A connection to a subscriber, and the mapping of its roots.
 
-    ``client["foo"]`` is a `Root`, ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make one
-    with `connect`; it is a context manager, and can be used by several threads.
+    ``client["foo"]`` is a `Root`, ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make
+    one with `connect`; it is a context manager, and can be used by several threads.
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ class Client(Mapping[str, Any]):
         reply = self._transport.call(protocol.ask_follow(pattern, stop=True))
         return int(protocol.read_json(reply)["datasets"])
 
-    def followed(self) -> list[Followed]:
+    def followed(self) -> builtins.list[Followed]:
         """Return the datasets that are followed, with the state of the cache.
 
         Raises

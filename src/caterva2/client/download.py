@@ -1,7 +1,7 @@
 """Downloads that can be broken off and go on later.
 
-What has arrived is in ``<name>.part``, and of which version it is in ``<name>.part.json``. The order of writes:
-the version, then bytes, then (all there) the time of modification, then the rename. So a part always is the
+What has arrived is in ``<name>.part``, and of which version it is in ``<name>.part.json``. The order of
+writes: the version, then bytes, then (all there) the time of modification, then the rename. So a part always is the
 beginning of the version that is named beside it, and a file that has its own name is complete.
 """
 
@@ -94,7 +94,7 @@ class Transfer:
         self._transport = transport
         self._version = version
         self._part = part
-        self._progress = progress or (lambda done, total: None)
+        self._progress = progress
         self.fetched_bytes = 0
 
     def run(self) -> None:
@@ -108,7 +108,7 @@ class Transfer:
         """
         size = self._version.size
         there = self._part.begin(self._version)
-        self._progress(there, size)
+        self._report(there)
         failures = 0
         while there < size:
             before = there
@@ -135,9 +135,13 @@ class Transfer:
                 self._part.append(data)
                 position += len(data)
                 self.fetched_bytes += len(data)
-                self._progress(position, version.size)
+                self._report(position)
         if position < version.size:
             raise Unavailable(f"the connection to {self._transport.url} broke")
+
+    def _report(self, there: int) -> None:
+        if self._progress is not None:
+            self._progress(there, self._version.size)
 
 
 class PartFile:
@@ -162,10 +166,8 @@ class PartFile:
 
     def __enter__(self) -> Self:
         if self.file.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a directory is in the way of the download", str(self.file))
-        flags = (
-            os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        )
+            raise IsADirectoryError(errno.EISDIR, "a directory of that name is there", str(self.file))
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         while True:
             self._descriptor = os.open(self._path, flags, 0o666)
             try:

@@ -1,7 +1,7 @@
 """NumPy's file format ``.npy``, read from a stream into memory that is there already.
 
-Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Nothing is unpickled: dtypes with
-objects are refused.
+Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Nothing is unpickled: dtypes
+with objects are refused.
 """
 
 from __future__ import annotations
@@ -125,4 +125,4 @@ def _fill(stream: Stream, array: npt.NDArray[Any]) -> None:
     import numpy as np
 
     if array.nbytes:
-        stream.read_into(memoryview(array.reshape(-1).view(np.uint8)))
+        stream.read_into(array.reshape(-1).view(np.uint8).data)

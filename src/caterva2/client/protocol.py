@@ -327,8 +327,10 @@ _MAKE: dict[type[errors.Caterva2Error], Callable[[str, Mapping[str, Any]], error
     ),
     errors.Unavailable: lambda text, data: errors.Unavailable(text, _seconds(data.get("retry_after_s"))),
     errors.IntegrityError: lambda _, data: errors.IntegrityError(
-        *(str(data.get(name, "")) for name in ("path", "source")),
-        *(int(data.get(name, 0)) for name in ("offset", "size")),
+        str(data.get("path", "")),
+        str(data.get("source", "")),
+        int(data.get("offset", 0)),
+        int(data.get("size", 0)),
     ),
     errors.StateInUse: lambda _, data: errors.StateInUse(str(data.get("directory", "")), data.get("pid")),
 }

@@ -150,8 +150,8 @@ class Event:
     id : str or None
         What to resume from.
     kind : str
-        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: events were
-        missed, so look at the listing again.
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: events
+        were missed, so look at the listing again.
     path : str
         ``root/dir/name``, or a root; for ``reset`` the pattern that was asked for.
     time : float

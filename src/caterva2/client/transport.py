@@ -1,7 +1,7 @@
 """Sending requests: urllib3, with our errors.
 
-urllib3 was chosen by measurement (``docs/design/002-libraries.md``): an answer of 4 KB costs two thirds of what it
-costs with httpx2. Connections are pooled and shared by threads.
+urllib3 was chosen by measurement (``docs/design/002-libraries.md``): an answer of 4 KB costs two thirds of
+what it costs with httpx2. Connections are pooled and shared by threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError as TimedOut
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
+from urllib3.exceptions import TimeoutError as TimedOut
 from urllib3.response import BaseHTTPResponse
 
 from caterva2.client.protocol import Reply, Request, error_of
