@@ -1,4 +1,4 @@
-"""Serving an app on a socket of the running event loop, and what a service is."""
+"""Serving an app on a socket of the running event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from typing import Self
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,37 +15,12 @@ from starlette.types import ASGIApp
 from caterva2.config import Address
 from caterva2.errors import ConfigError
 
-__all__ = ["Server", "Service"]
+__all__ = ["Server"]
 
 STOP_S = 3
 """How long answers under way may take when the server is asked to stop, in seconds."""
 
 BACKLOG = 1024
-
-
-class Service(Protocol):
-    """A part of the system that runs until it is left; an async context manager.
-
-    Entering it returns when it serves.
-
-    Raises
-    ------
-    ConfigError, StateInUse
-        On entering.
-    """
-
-    name: str
-    """``broker``, ``publisher`` or ``subscriber``."""
-
-    address: Address
-    """Where it listens, once it is entered."""
-
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(self, *exc: object) -> None: ...
-
-    async def wait(self) -> None:
-        """Return never; raise when a part of it failed for good."""
-        ...
 
 
 class _Uvicorn(uvicorn.Server):
