@@ -138,12 +138,13 @@ class EventStream:
         while not self._closed.is_set():
             try:
                 self._fill()
-                return
             except (Unavailable, StopIteration) as error:
                 if self._closed.is_set():
                     return
                 if self._on_loss is not None and pause_s == FIRST_PAUSE_S:
                     self._on_loss(str(error) or f"{self._transport.url} ended the stream")
+            else:
+                return
             self._closed.wait(pause_s * random.uniform(0.5, 1))  # so that not all come back at once
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self._parser = EventParser(self._pattern, self._parser.last_id)

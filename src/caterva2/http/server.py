@@ -57,6 +57,7 @@ class Server:
                 app,
                 lifespan="off",
                 log_config=None,
+                log_level="critical",  # what goes wrong is logged by the app
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=STOP_S,
