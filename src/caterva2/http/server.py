@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from caterva2.config import Address
-from caterva2.errors import ConfigError
+from caterva2.errors import CannotListen
 
 __all__ = ["Server"]
 
@@ -44,7 +44,7 @@ class Server:
 
     Raises
     ------
-    ConfigError
+    CannotListen
         On entering: the address is in use, not this machine's, or not permitted.
     """
 
@@ -100,7 +100,7 @@ def _bind(listen: Address) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {listen}: {error.strerror or error}") from error
+        raise CannotListen(str(listen), error.strerror or str(error)) from error
     try:
         if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,5 +112,5 @@ def _bind(listen: Address) -> socket.socket:
             reason = "it is in use already; stop what listens there, or choose another with --listen"
         else:
             reason = error.strerror or str(error)
-        raise ConfigError(f"cannot listen on {listen}: {reason}") from error
+        raise CannotListen(str(listen), reason) from error
     return bound

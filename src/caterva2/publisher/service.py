@@ -49,8 +49,10 @@ class PublisherService(Service):
     Raises
     ------
     ConfigError
-        If there is no root, one cannot be named so, or its directory is missing; on entering: if the address
-        is taken or the state directory unusable.
+        If there is no root, one cannot be named so, or its directory is missing; on entering: if the state
+        directory is unusable.
+    CannotListen
+        On entering: the address is in use.
     StateInUse
         On entering: another process owns the state directory.
     """

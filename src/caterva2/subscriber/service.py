@@ -46,7 +46,7 @@ class SubscriberService(Service):
 
     Raises
     ------
-    StateInUse, ConfigError, OSError
+    StateInUse, ConfigError, CannotListen
         On entering: another process owns the state directory, it cannot be used, or the address is taken.
     """
 
