@@ -1,3 +1,4 @@
+import copy
 import json
 
 import blosc2
@@ -45,7 +46,7 @@ def test_the_metadata_are_those_of_blosc2():
     assert schunk["blocksize"] == array.schunk.blocksize
     assert schunk["contiguous"] and schunk["urlpath"] is None
     assert meta["attrs"] == {"unit": "K", "nested": {"a": [1, 2.5, None], "b": "text", "c": "base64:/w=="}}
-    found = blosc2.CParams(**schunk["cparams"])  # as C2Array does it
+    found = blosc2.CParams(**copy.deepcopy(schunk["cparams"]))  # as C2Array does it
     for name in ("codec", "clevel", "typesize", "splitmode", "codec_meta", "use_dict", "filters"):
         assert getattr(found, name) == getattr(array.schunk.cparams, name), name
     assert json.loads(json.dumps(meta, allow_nan=False)) == meta

@@ -1,5 +1,5 @@
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import blosc2
 import msgpack
@@ -26,7 +26,7 @@ from caterva2.frame.metadata import MAX_DEPTH, json_value, parse_b2nd, parse_dty
         (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
         (np.datetime64("2020-01-02"), "2020-01-02"),
         (
-            msgpack.Timestamp.from_datetime(datetime(2020, 1, 2, tzinfo=timezone.utc)),
+            msgpack.Timestamp.from_datetime(datetime(2020, 1, 2, tzinfo=UTC)),
             "2020-01-02T00:00:00+00:00",
         ),
         (msgpack.ExtType(99, b"ab"), "extension 99 base64:YWI="),

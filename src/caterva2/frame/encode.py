@@ -1,8 +1,8 @@
 """Answers: arrays as Blosc2 frames and as .npy.
 
 A frame of an answer never has the parameters of the stored one: those are chosen for storing once, an
-answer is made for each reader. Zstandard at level 1 with bit shuffling is several times as fast as what datasets are
-stored with, and compresses no worse.
+answer is made for each reader. Zstandard at level 1 with bit shuffling is several times as fast as what
+datasets are stored with, and compresses no worse.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def cframe_of_array(array: Array) -> bytes:
     ------
     Unsupported
         If its elements are Python objects.
+
+    Notes
+    -----
+    blosc2 4.14.1 cannot read arrays whose elements have more than 255 bytes out of a frame ("Error while
+    getting the buffer"), whoever made it. The frame is right; ``.npy`` is the way around for such dtypes.
     """
     if array.dtype.hasobject:
         raise Unsupported(f"arrays of dtype {array.dtype} cannot be encoded: they hold Python objects")

@@ -229,5 +229,6 @@ def _extension(value: msgpack.ExtType, depth: int) -> Any:
 def _array(payload: dict[str, Any]) -> Any:
     if "values" in payload:
         return payload["values"]
-    dtype = parse_dtype(payload["dtype"])
+    stored = payload["dtype"]  # {"str": "<i8"} or {"descr": fields as lists}
+    dtype = parse_dtype(stored["str"])
     return np.frombuffer(payload["data"], dtype=dtype).reshape(payload["shape"])

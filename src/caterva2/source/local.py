@@ -157,6 +157,13 @@ class LocalSource:
         self._pages: _Recent[_PageKey, Page] = _Recent(PAGES_KEPT)
         self._making: dict[_PageKey, asyncio.Task[Page]] = {}
 
+    async def close(self) -> None:
+        """Give up the pages that are being made."""
+        tasks = list(self._making.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def head(self, path: DatasetPath, etag: str | None = None) -> Head:
         """Return the head of a version; see `Source.head`."""
         version = self._originals.version(path)
