@@ -111,7 +111,7 @@ async def test_server_that_restarts_is_no_event(server, announce, observe, make_
 
 async def test_malformed_values_are_skipped_and_said(announce, observe, make_entry, write, agree, eventually):
     with capture_logs() as logs:
-        view, seen = await observe()
+        _, seen = await observe()
         await write(DATA, "other.x", b"not JSON")
         await write(DATA, "other.=zz", b"{}")
         await write(ROOTS, "other", b"[]")
@@ -214,7 +214,7 @@ async def test_heartbeat_of_what_was_not_seen_yet_waits_for_it(fake, make_entry,
 
 
 async def test_heartbeat_of_an_earlier_revision_is_compared_with_what_was_then(fake, make_entry, eventually):
-    publisher, view, seen = fake
+    publisher, _, seen = fake
     await publisher.put("a", make_entry())
     await eventually(lambda: len(seen.root("foo").entries) == 1)
     digest, revision = seen.root("foo").digest, publisher.revision
