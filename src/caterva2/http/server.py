@@ -8,6 +8,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from typing import Self
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,12 +16,15 @@ from starlette.types import ASGIApp
 from caterva2.config import Address
 from caterva2.errors import CannotListen
 
-__all__ = ["Server"]
+__all__ = ["Server", "announced_url"]
 
 STOP_S = 3
 """How long answers under way may take when the server is asked to stop, in seconds."""
 
 BACKLOG = 1024
+
+NOWHERE = "192.0.2.1"
+"""An address of documentation (RFC 5737), to ask the routing table for the way out."""
 
 
 class _Uvicorn(uvicorn.Server):
@@ -91,6 +95,37 @@ class Server:
     async def wait(self) -> None:
         """Return when the server has stopped; raise what made it stop."""
         await asyncio.shield(self._task)
+
+
+def announced_url(address: Address, broker: str) -> str:
+    """Return the URL by which others reach a service.
+
+    Parameters
+    ----------
+    address : Address
+        Where it listens. On every interface, it is announced at the address of the one that leads to the
+        broker, or if that is on this machine, to everywhere else.
+    broker : str
+        URL of the broker.
+    """
+    if address.host not in ("", "0.0.0.0", "::"):
+        return address.url
+    towards = urlsplit(broker).hostname or ""
+    for host in (towards, NOWHERE):
+        own = _own_address(host)
+        if own is not None and not Address(own, 0).is_loopback:
+            return Address(own, address.port).url
+    return Address(socket.gethostname(), address.port).url
+
+
+def _own_address(host: str) -> str | None:
+    """Return the address of the interface that leads to a host; nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def _bind(listen: Address) -> socket.socket:
