@@ -176,7 +176,7 @@ class Scanner:
         for part in name.split("/"):
             real = os.path.realpath(place.real)
             file = self._below(real)
-            if is_hidden(part) or file is None or (file and any(map(is_hidden, file.split("/")))):
+            if not part or is_hidden(part) or file is None or (file and any(map(is_hidden, file.split("/")))):
                 return None
             links = place.links + (real != place.real)
             place = _Place(place.name, file, real, place.parents, links).below(part)
