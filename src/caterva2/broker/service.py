@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
@@ -17,13 +16,13 @@ from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, BusAddress, close, connect
 from caterva2.bus.server import NatsServer
 from caterva2.config import Address, BrokerSettings
-from caterva2.errors import ConfigError, Unavailable
+from caterva2.errors import Unavailable
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
 from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server
-from caterva2.model.catalogue import Catalogue
+from caterva2.http.service import Service
 from caterva2.state import StateLock
 
 __all__ = ["BrokerService"]
@@ -31,7 +30,7 @@ __all__ = ["BrokerService"]
 log = structlog.get_logger(__name__)
 
 
-class BrokerService:
+class BrokerService(Service):
     """Runs the bus, or points to one that runs already, and shows what is published on it.
 
     An async context manager: it serves once it is entered.
@@ -54,46 +53,27 @@ class BrokerService:
     BusError
         On entering: nats-server is missing, does not start, or the existing one cannot be used. One that does
         not answer is no error: the broker waits for it.
-    ConfigError
+    CannotListen
         On entering: the address is in use.
     """
 
     name = "broker"
 
     def __init__(self, settings: BrokerSettings) -> None:
+        super().__init__(settings)
         self.settings = settings
-        self.address = settings.listen
-        self.catalogue = Catalogue()
         self.nats: NatsServer | None = None
         self.bus: Bus
-        self._stack = AsyncExitStack()
-        self._failed: asyncio.Future[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await self._start(stack)
-            self._stack = stack.pop_all()
-        log.info("broker serves", url=self.address.url)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    async def wait(self) -> None:
-        """Return never; raise when a part of the service failed for good."""
-        assert self._failed is not None
-        await asyncio.shield(self._failed)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        self._failed = asyncio.get_running_loop().create_future()
         stack.enter_context(StateLock(settings.state))
         if settings.bus:
             await _probe(BusAddress(settings.bus))
         else:
             self.nats = await stack.enter_async_context(NatsServer(settings.state / "bus", self._bus_host()))
         self.bus = await stack.enter_async_context(Bus(self._locate))
-        await self._spawn(stack, CatalogueView(self.bus, self.catalogue).run)
+        self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
 
         metrics = Metrics("broker")
         metrics.add_catalogue(self.catalogue)
@@ -110,7 +90,7 @@ class BrokerService:
             stack, lambda at: Server(app, at, streams.stop), settings.listen, settings.state
         )
         self.address = server.address
-        await self._spawn(stack, server.wait)
+        self._spawn(stack, server.wait())
 
     def _bus_host(self) -> str:
         host = self.settings.listen.host
@@ -135,22 +115,6 @@ class BrokerService:
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
         }
 
-    async def _spawn(self, stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a part until the stack is closed; if it fails before, so does the service."""
-        task = asyncio.create_task(run())
-        task.add_done_callback(self._on_done)
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        stack.push_async_callback(stop)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        assert self._failed is not None
-        if not task.cancelled() and (error := task.exception()) and not self._failed.done():
-            self._failed.set_exception(error)
-
 
 async def _probe(address: BusAddress) -> None:
     """Find out at once whether an existing NATS can be used; one that does not answer may come."""
@@ -166,7 +130,7 @@ async def _serve(
     """Listen; where any port will do, on the one of last time, so that others find us after a restart."""
     kept = state / "http-port"
     if listen.port == 0:
-        with contextlib.suppress(OSError, ValueError, ConfigError):
+        with contextlib.suppress(OSError, ValueError):
             return await stack.enter_async_context(make(Address(listen.host, int(kept.read_text()))))
     server = await stack.enter_async_context(make(listen))
     if listen.port == 0:

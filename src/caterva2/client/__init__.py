@@ -1,1 +1,30 @@
-"""The Python client."""
+"""The Python client: `connect` to a subscriber, and read its datasets as if they were here.
+
+>>> from caterva2 import connect
+>>> client = connect("http://127.0.0.1:8002")          # doctest: +SKIP
+>>> array = client["foo/dir1/ds-2d.b2nd"]              # doctest: +SKIP
+>>> array[0, 10:20]                                    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from caterva2.client.array import Array
+from caterva2.client.client import Client, Root, connect
+from caterva2.client.dataset import File, Frame
+from caterva2.client.events import EventStream
+from caterva2.client.records import Download, Event, Followed, RootInfo, Row
+
+__all__ = [
+    "Array",
+    "Client",
+    "Download",
+    "Event",
+    "EventStream",
+    "File",
+    "Followed",
+    "Frame",
+    "Root",
+    "RootInfo",
+    "Row",
+    "connect",
+]

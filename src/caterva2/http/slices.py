@@ -98,7 +98,7 @@ async def fetch(service: DataService, request: Request, head: Head, query: Query
     if query.indices is not None or query.field is not None:
         raise InvalidSelection(f"{head.path} is a {head.kind}: it has neither dimensions nor fields")
     if head.kind == "frame":
-        return await _of_frame(service, head, query)
+        return await _of_frame(service, request, head, query)
     return await _of_file(service, head, query)
 
 
@@ -165,15 +165,20 @@ def _slice_of(text: str) -> slice:
     return slice(*(int(bound) if bound.strip() else None for bound in text.split(":")))
 
 
-async def _of_frame(service: DataService, head: Head, query: Query) -> Response:
+async def _of_frame(service: DataService, request: Request, head: Head, query: Query) -> Response:
     typesize = typesize_of(head)
     items = int(head.meta["nbytes"]) // typesize
     axis = parse_selection(query.slice_, [items]).axes[0]
     if axis.step != 1 or axis.reverse:
         raise Unsupported("frames are read in steps of 1")
     data = await service.reader.items(head, axis.start, axis.stop)
+    headers = headers_of(service, head) | {"Vary": "Accept"}
+    if slice_form(request.headers.get("accept")) == "raw":
+        headers["X-Caterva2-Shape"] = json.dumps([axis.count])
+        headers["X-Caterva2-Dtype"] = json.dumps(f"|V{typesize}")
+        return _bytes_response(headers, MEDIA_TYPES["raw"], data)
     body = await run_in_threadpool(cframe_of_items, data, typesize)
-    return _bytes_response(headers_of(service, head), MEDIA_TYPES["cframe"], body)
+    return _bytes_response(headers, MEDIA_TYPES["cframe"], body)
 
 
 async def _of_file(service: DataService, head: Head, query: Query) -> Response:

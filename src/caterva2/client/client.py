@@ -1,0 +1,338 @@
+"""The connection to a subscriber: roots, listings, datasets, follows, downloads, events."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+from caterva2 import config
+from caterva2.client import protocol
+from caterva2.client.array import Array
+from caterva2.client.dataset import File, Frame
+from caterva2.client.download import download
+from caterva2.client.events import EventStream
+from caterva2.client.records import Download, Followed, RootInfo, Row
+from caterva2.client.transport import Transport
+from caterva2.errors import NotFound
+from caterva2.model.path import check_root, parse_path
+
+__all__ = ["Client", "Root", "connect"]
+
+_KINDS: dict[str, type[Array | Frame | File]] = {"array": Array, "frame": Frame, "file": File}
+
+
+def connect(
+    url: str | None = None,
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    timeout_s: float | None = None,
+) -> Client:
+    """Return a client of a subscriber (or of a publisher: the API is the same). Nothing is sent yet.
+
+    Parameters
+    ----------
+    url : str, optional
+        By default ``CATERVA2_SUBSCRIBER``, else what the configuration file says, else
+        ``http://127.0.0.1:8002``.
+    token : str, optional
+        By default ``CATERVA2_TOKEN``, else what the configuration file says.
+    token_file : path, optional
+        File that holds the token.
+    timeout_s : float, optional
+        How long the other side may stay silent, in seconds; 30 by default.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is malformed.
+    """
+    settings = config.load(
+        config.ClientSettings, subscriber=url, token=token, token_file=token_file, timeout_s=timeout_s
+    )
+    return Client(settings)
+
+
+class Client(Mapping[str, Any]):
+    """A connection to a subscriber, and the mapping of its roots.
+
+    ``client["foo"]`` is a `Root`, ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make
+    one with `connect`; it is a context manager, and can be used by several threads.
+
+    Parameters
+    ----------
+    settings : ClientSettings
+    """
+
+    def __init__(self, settings: config.ClientSettings) -> None:
+        self._transport = Transport(settings.subscriber, settings.token, settings.timeout_s)
+        self._streams: set[EventStream] = set()
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections, and end its event streams."""
+        for stream in list(self._streams):
+            stream.close()
+        self._transport.close()
+
+    @property
+    def subscriber(self) -> str:
+        """URL of the subscriber."""
+        return self._transport.url
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._transport.url}>"
+
+    # -- the mapping -----------------------------------------------------------------------------
+
+    def __getitem__(self, path: str) -> Any:  # Any: a Root, an Array, a Frame or a File
+        """Return a root or open a dataset: one request.
+
+        Raises
+        ------
+        NotFound, InvalidPath, Unavailable
+        """
+        parsed = parse_path(path, allow_root="/" not in path)
+        if parsed.name:
+            info = self.info(path)
+            return _KINDS[info["kind"]](self._transport, info)
+        for root in self.roots():
+            if root.name == parsed.root:
+                return Root(self, root)
+        raise NotFound(path, f"there is no root {path!r}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([root.name for root in self.roots()])
+
+    def __len__(self) -> int:
+        return len(self.roots())
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self.get(path) is not None
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return a root or open a dataset; a default if there is none."""
+        try:
+            return self[path]
+        except NotFound:
+            return default
+
+    # -- listings --------------------------------------------------------------------------------
+
+    def roots(self) -> list[RootInfo]:
+        """Return the roots, sorted by name.
+
+        Raises
+        ------
+        Unavailable, Unauthorized
+        """
+        return protocol.read_roots(self._transport.call(protocol.ask_roots()))
+
+    def list(self, path: str | None = None) -> list[Row]:
+        """Return the datasets of a root, of a directory in it, or of all roots, sorted by path.
+
+        Raises
+        ------
+        NotFound
+            If there is no such root, or nothing at or below the path.
+        InvalidPath, Unavailable, Unauthorized
+        """
+        if path is None:
+            return [row for root in self for row in self.list(root)]
+        parsed = parse_path(path.rstrip("/"), allow_root=True)
+        rows = list(self._rows(check_root(parsed.root)))
+        if parsed.name:
+            rows = [row for row in rows if row.path == str(parsed) or row.path.startswith(f"{parsed}/")]
+            if not rows:
+                raise NotFound(str(parsed), f"there is nothing at {parsed.name!r} in root {parsed.root!r}")
+        return rows
+
+    def _rows(self, root: str) -> Iterator[Row]:
+        after: str | None = ""
+        while after is not None:
+            rows, after = protocol.read_rows(self._transport.call(protocol.ask_rows(root, after)))
+            yield from rows
+
+    def info(self, path: str) -> dict[str, Any]:
+        """Return all metadata of a dataset.
+
+        Raises
+        ------
+        NotFound, InvalidPath, Unavailable, Unauthorized
+        """
+        return protocol.read_info(self._transport.call(protocol.ask_info(path)))
+
+    def url(self, path: str) -> str:
+        """Return the URL of the stored bytes of a dataset. Nothing is asked.
+
+        Raises
+        ------
+        InvalidPath
+        """
+        return protocol.dataset_url(self._transport.url, path)
+
+    # -- following -------------------------------------------------------------------------------
+
+    def follow(self, pattern: str) -> int:
+        """Let the subscriber keep what a pattern names current.
+
+        Parameters
+        ----------
+        pattern : str
+            A dataset, a root, or a glob: ``foo``, ``foo/dir1/*``.
+
+        Returns
+        -------
+        int
+            How many datasets it names now.
+
+        Raises
+        ------
+        InvalidPath, Unavailable, Unauthorized
+        NotFound
+            If this is not a subscriber.
+        """
+        reply = self._transport.call(protocol.ask_follow(pattern))
+        return int(protocol.read_json(reply)["datasets"])
+
+    def unfollow(self, pattern: str) -> int:
+        """Stop following a pattern; returns how many datasets it names.
+
+        Raises
+        ------
+        NotFound
+            If it was not followed.
+        InvalidPath, Unavailable, Unauthorized
+        """
+        reply = self._transport.call(protocol.ask_follow(pattern, stop=True))
+        return int(protocol.read_json(reply)["datasets"])
+
+    def followed(self) -> builtins.list[Followed]:
+        """Return the datasets that are followed, with the state of the cache.
+
+        Raises
+        ------
+        Unavailable, Unauthorized
+        NotFound
+            If this is not a subscriber.
+        """
+        return protocol.read_followed(self._transport.call(protocol.ask_followed()))
+
+    def events(self, pattern: str = "*", *, on_loss: Callable[[str], None] | None = None) -> EventStream:
+        """Return an iterator over the differences that the subscriber sees from now on.
+
+        It waits for the next one, and resumes when the connection was lost.
+
+        Parameters
+        ----------
+        pattern : str
+            As for `follow`; everything by default.
+        on_loss : callable, optional
+            Called with the reason when the connection is lost.
+
+        Raises
+        ------
+        InvalidPath, Unavailable, Unauthorized
+        """
+        stream = EventStream(self._transport, pattern, on_loss=on_loss, on_close=self._streams.discard)
+        self._streams.add(stream)
+        return stream
+
+    # -- downloads -------------------------------------------------------------------------------
+
+    def download(
+        self,
+        path: str,
+        directory: str | os.PathLike[str] = ".",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Download:
+        """Save the whole file of a dataset, byte for byte and with its time of modification.
+
+        A download that was broken off is resumed. The file appears under its name when it is complete.
+
+        Parameters
+        ----------
+        path : str
+        directory : path
+            Where to put it; made if it is not there.
+        progress : callable, optional
+            Called with the bytes that are there and the bytes of all, now and then.
+
+        Raises
+        ------
+        NotFound, InvalidPath, Unavailable, Unauthorized
+        Changed
+            If it was replaced faster than it could be downloaded, several times.
+        OSError
+            If it cannot be written: no space, no permission, another download of it is under way.
+        """
+        return download(self._transport, path, os.fspath(directory), progress)
+
+
+class Root(Mapping[str, Any]):
+    """A root, and the mapping of its datasets by their names below it.
+
+    Attributes
+    ----------
+    info : RootInfo
+        What was said of it when it was asked for.
+    """
+
+    def __init__(self, client: Client, info: RootInfo) -> None:
+        self._client = client
+        self.info = info
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.info.name
+
+    def __getitem__(self, name: str) -> Any:  # Any: an Array, a Frame or a File
+        """Open a dataset: one request.
+
+        Raises
+        ------
+        NotFound, InvalidPath, Unavailable
+        """
+        return self._client[f"{self.name}/{name}"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([row.path.removeprefix(f"{self.name}/") for row in self.list()])
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Open a dataset; a default if there is none."""
+        try:
+            return self[name]
+        except NotFound:
+            return default
+
+    def list(self) -> list[Row]:
+        """Return its datasets, sorted by path.
+
+        Raises
+        ------
+        NotFound, Unavailable, Unauthorized
+        """
+        return self._client.list(self.name)
+
+    def __repr__(self) -> str:
+        return f"<Root {self.name}: {self.info.datasets} datasets, {self.info.state}>"

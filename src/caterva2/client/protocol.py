@@ -1,0 +1,394 @@
+"""What to ask and what the answer means: the part of the client that does no I/O.
+
+Functions named ``ask_…`` make a `Request`; what they are answered is read by the function named beside them.
+A synchronous transport (`caterva2.client.transport`) sends them; an asynchronous one could do the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from caterva2 import errors
+from caterva2.client.records import Followed, RootInfo, Row
+from caterva2.model.path import check_root, parse_path
+from caterva2.model.pattern import check_pattern
+from caterva2.model.selection import Selection
+
+__all__ = [
+    "Reply",
+    "Request",
+    "ask_bytes",
+    "ask_download",
+    "ask_events",
+    "ask_follow",
+    "ask_followed",
+    "ask_info",
+    "ask_items",
+    "ask_manifest",
+    "ask_points",
+    "ask_roots",
+    "ask_rows",
+    "ask_selection",
+    "dataset_url",
+    "error_of",
+    "read_followed",
+    "read_info",
+    "read_json",
+    "read_roots",
+    "read_rows",
+]
+
+NPY = "application/x-npy"
+RAW = "application/vnd.caterva2.raw"
+
+PAGE_ROWS = 1000
+MAX_QUERY = 2000
+"""Longest query of a GET; what is longer goes as the body of a POST."""
+
+PROBLEM_PREFIX = "urn:caterva2:problem:"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, ready to be sent.
+
+    Attributes
+    ----------
+    method, target : str
+        The target is percent-encoded.
+    headers : dict
+        Without those of the connection and of authorization.
+    body : bytes or None
+    idempotent : bool
+        It can be sent again if the connection turns out to be dead.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether sending it twice is the same as once; slices are also asked for by POST."""
+        return self.method == "GET" or self.target.startswith("/api/fetch/")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Attributes
+    ----------
+    status : int
+    headers : mapping
+        Case-insensitive.
+    body : bytes
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def _quoted(path: str) -> str:
+    return quote(str(parse_path(path)), safe="/")
+
+
+def _match(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"If-Match": f'"{etag}"'}
+
+
+def dataset_url(base: str, path: str) -> str:
+    """Return the URL of the stored bytes of a dataset.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    return f"{base}/data/{_quoted(path)}"
+
+
+def ask_roots() -> Request:
+    """Ask for the roots; see `read_roots`."""
+    return Request("GET", "/api/roots")
+
+
+def ask_rows(root: str, after: str = "") -> Request:
+    """Ask for a page of a root's datasets; see `read_rows`.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    query = urlencode({"limit": PAGE_ROWS} | ({"after": after} if after else {}))
+    return Request("GET", f"/api/catalogue/{check_root(root)}?{query}")
+
+
+def ask_info(path: str) -> Request:
+    """Ask for the metadata of a dataset; see `read_info`.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    return Request("GET", f"/api/info/{_quoted(path)}")
+
+
+def ask_manifest(path: str) -> Request:
+    """Ask for the head of a dataset's manifest, as `caterva2.model.manifest.Head.decode` reads it.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    return Request("GET", f"/api/manifest/{_quoted(path)}")
+
+
+def ask_follow(pattern: str, *, stop: bool = False) -> Request:
+    """Ask to follow a pattern, or to stop that.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    verb = "unfollow" if stop else "follow"
+    return Request("POST", f"/api/{verb}/{quote(check_pattern(pattern), safe='/')}")
+
+
+def ask_followed() -> Request:
+    """Ask for what is followed; see `read_followed`."""
+    return Request("GET", "/api/followed")
+
+
+def ask_events(pattern: str, last_id: str | None) -> Request:
+    """Ask for a stream of events.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+    return Request("GET", f"/api/events?{urlencode({'pattern': check_pattern(pattern)})}", headers)
+
+
+def ask_selection(path: str, selection: Selection, etag: str | None) -> Request:
+    """Ask for a part of an array as ``.npy``.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    query = urlencode({"slice_": str(selection).replace(" ", "")}, safe=":,") if selection.axes else ""
+    target = f"/api/fetch/{_quoted(path)}" + (f"?{query}" if query else "")
+    return Request("GET", target, {"Accept": NPY, **_match(etag)})
+
+
+def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
+    """Ask for elements of an array by lists of indices, as ``.npy``.
+
+    Parameters
+    ----------
+    path : str
+    indices : sequence
+        For each dimension an integer, a (nested) list of integers, ``"start:stop:step"``, or None for all.
+    etag : str or None
+
+    Raises
+    ------
+    InvalidPath
+    """
+    text = json.dumps(indices, separators=(",", ":"))
+    target, headers = f"/api/fetch/{_quoted(path)}", {"Accept": NPY, **_match(etag)}
+    query = urlencode({"indices": text}, safe=":,[]")
+    if len(query) <= MAX_QUERY:
+        return Request("GET", f"{target}?{query}", headers)
+    body = f'{{"indices":{text}}}'.encode()
+    return Request("POST", target, headers | {"Content-Type": "application/json"}, body)
+
+
+def ask_items(path: str, start: int, stop: int, etag: str | None) -> Request:
+    """Ask for items of a frame, as they are in memory.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    return Request(
+        "GET", f"/api/fetch/{_quoted(path)}?slice_={start}:{stop}", {"Accept": RAW, **_match(etag)}
+    )
+
+
+def ask_bytes(path: str, start: int, stop: int, etag: str | None) -> Request:
+    """Ask for the stored bytes ``start <= offset < stop``; there must be at least one.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    return Request("GET", f"/data/{_quoted(path)}", {"Range": f"bytes={start}-{stop - 1}", **_match(etag)})
+
+
+def ask_download(path: str, start: int, etag: str) -> Request:
+    """Ask for the stored bytes from an offset to the end.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    return Request(
+        "GET", f"/api/download/{_quoted(path)}", {"Range": f"bytes={start}-", "If-Match": f'"{etag}"'}
+    )
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def read_roots(reply: Reply) -> list[RootInfo]:
+    """Return the roots, sorted by name."""
+    return _understood(lambda: [RootInfo.from_json(root) for _, root in sorted(read_json(reply).items())])
+
+
+def read_rows(reply: Reply) -> tuple[list[Row], str | None]:
+    """Return a page of datasets, and what to ask for the next one with; None on the last."""
+
+    def read() -> tuple[list[Row], str | None]:
+        page = read_json(reply)
+        return [Row.from_json(row) for row in page["rows"]], page["next"]
+
+    return _understood(read)
+
+
+def read_info(reply: Reply) -> dict[str, Any]:
+    """Return the metadata of a dataset."""
+
+    def read() -> dict[str, Any]:
+        info: dict[str, Any] = read_json(reply)
+        if info["kind"] not in ("array", "frame", "file") or not isinstance(info["etag"], str):
+            raise ValueError("not the metadata of a dataset")
+        return info
+
+    return _understood(read)
+
+
+def read_followed(reply: Reply) -> list[Followed]:
+    """Return the datasets that are followed."""
+    return _understood(lambda: [Followed.from_json(row) for row in read_json(reply)["datasets"]])
+
+
+def read_json(reply: Reply) -> Any:  # Any: whatever the JSON is
+    """Return the JSON of an answer.
+
+    Raises
+    ------
+    Caterva2Error
+        If it is none.
+    """
+    return _understood(lambda: json.loads(reply.body))
+
+
+def _understood(read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise errors.Caterva2Error(
+            f"the answer cannot be understood ({error!r}): is that the address of a Caterva2 subscriber?"
+        ) from error
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+def _kinds() -> dict[str, type[errors.Caterva2Error]]:
+    return {kind.slug: kind for kind in (getattr(errors, name) for name in errors.__all__)}
+
+
+KINDS = _kinds()
+"""Types of errors by their slug."""
+
+_MAKE: dict[type[errors.Caterva2Error], Callable[[str, Mapping[str, Any]], errors.Caterva2Error]] = {
+    errors.NotFound: lambda text, data: errors.NotFound(str(data.get("path", "")), text),
+    errors.InvalidRange: lambda text, data: errors.InvalidRange(text, int(data.get("size", 0))),
+    errors.TooLarge: lambda _, data: errors.TooLarge(
+        int(data.get("nbytes", 0)), int(data.get("limit_bytes", 0))
+    ),
+    errors.Changed: lambda _, data: errors.Changed(
+        str(data.get("path", "")), data.get("wanted_etag"), data.get("current_etag")
+    ),
+    errors.Unavailable: lambda text, data: errors.Unavailable(text, _seconds(data.get("retry_after_s"))),
+    errors.IntegrityError: lambda _, data: errors.IntegrityError(
+        str(data.get("path", "")),
+        str(data.get("source", "")),
+        int(data.get("offset", 0)),
+        int(data.get("size", 0)),
+    ),
+    errors.StateInUse: lambda _, data: errors.StateInUse(str(data.get("directory", "")), data.get("pid")),
+}
+"""How errors that carry data are made from the members of a problem."""
+
+_BY_STATUS: dict[int, type[errors.Caterva2Error]] = {
+    400: errors.BadRequest,
+    401: errors.Unauthorized,
+    403: errors.Unauthorized,
+    404: errors.NotFound,
+    412: errors.Changed,
+    429: errors.Unavailable,
+    502: errors.Unavailable,
+    503: errors.Unavailable,
+    504: errors.Unavailable,
+}
+"""What an answer means that is no problem of ours: that of a proxy, or of another service."""
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        return 2.0
+    return seconds if math.isfinite(seconds) and seconds >= 0 else 2.0
+
+
+def error_of(reply: Reply, url: str) -> errors.Caterva2Error:
+    """Return the error that an answer of status 400 or more stands for (RFC 9457 problem details).
+
+    Parameters
+    ----------
+    reply : Reply
+    url : str
+        Who answered, for the message.
+    """
+    data = _problem(reply)
+    text = str(data.get("detail") or "")
+    kind = KINDS.get(str(data.get("type", "")).removeprefix(PROBLEM_PREFIX)) if data else None
+    if kind is None:
+        kind = _BY_STATUS.get(reply.status, errors.Caterva2Error)
+        text = f"{url} answered {reply.status}" + (
+            f": {text}" if text else ", not as a Caterva2 service does"
+        )
+    if "retry_after_s" not in data:
+        data = {**data, "retry_after_s": reply.headers.get("Retry-After")}
+    try:
+        error = _MAKE[kind](text, data) if kind in _MAKE else kind(text)
+    except (TypeError, ValueError):
+        error = errors.Caterva2Error(text)
+    if text:
+        error.args = (text,)
+    return error
+
+
+def _problem(reply: Reply) -> dict[str, Any]:
+    try:
+        data = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,169 @@
+"""What listings, downloads and event streams say, as small frozen types.
+
+Each has the members of its JSON; `dataclasses.asdict` gives that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Download", "Event", "Followed", "RootInfo", "Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class RootInfo:
+    """A root.
+
+    Attributes
+    ----------
+    name : str
+    state : str
+        ``online``, ``offline`` or ``unknown`` (whoever answers is cut off itself).
+    datasets : int
+    bytes : int
+        Size of all its files, in bytes.
+    publisher : str or None
+        URL of who serves it.
+    title : str
+    """
+
+    name: str
+    state: Literal["online", "offline", "unknown"]
+    datasets: int
+    bytes: int
+    publisher: str | None
+    title: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RootInfo:
+        """Return what ``/api/roots`` says of a root."""
+        return cls(*(value[name] for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A dataset in a listing.
+
+    Attributes
+    ----------
+    path : str
+        ``root/dir/name``.
+    kind : str
+        ``array``, ``frame`` or ``file``.
+    size : int
+        Size of the file, in bytes.
+    shape : tuple of int or None
+    dtype : str or None
+        Of arrays; None for the others.
+    etag : str
+        Name of the version.
+    generation : int
+        Order of the versions.
+    mtime : str
+        Time of last modification, ISO 8601 in UTC.
+    error : str or None
+        Why the file cannot be read as its name promises.
+    """
+
+    path: str
+    kind: Literal["array", "frame", "file"]
+    size: int
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    etag: str
+    generation: int
+    mtime: str
+    error: str | None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Row:
+        """Return a row of ``/api/catalogue``."""
+        members = {name: value[name] for name in cls.__slots__}
+        if members["shape"] is not None:
+            members["shape"] = tuple(members["shape"])
+        return cls(**members)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A dataset that is followed, and how much of it the subscriber has.
+
+    Attributes
+    ----------
+    path, etag : str
+    size, cached_bytes : int
+        Of the file and of what is cached of it, in bytes.
+    complete : bool
+        All of it is cached.
+    freshness : str
+        ``fresh``: confirmed to be current; ``unverified``: the subscriber is cut off from the publisher.
+    age_s : float or None
+        Seconds since it was last confirmed; None if it never was.
+    """
+
+    path: str
+    etag: str
+    size: int
+    cached_bytes: int
+    complete: bool
+    freshness: Literal["fresh", "unverified"]
+    age_s: float | None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Followed:
+        """Return a row of ``/api/followed``."""
+        return cls(*(value[name] for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A finished download.
+
+    Attributes
+    ----------
+    path : str
+        The dataset.
+    file : str
+        Where it is now.
+    bytes : int
+        Its size, in bytes.
+    fetched_bytes : int
+        What was transferred this time: less than `bytes` if a broken download was resumed.
+    seconds : float
+    """
+
+    path: str
+    file: str
+    bytes: int
+    fetched_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A difference that the subscriber saw.
+
+    Attributes
+    ----------
+    id : str or None
+        What to resume from.
+    kind : str
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: events
+        were missed, so look at the listing again.
+    path : str
+        ``root/dir/name``, or a root; for ``reset`` the pattern that was asked for.
+    time : float
+        When it was seen, in seconds since the epoch.
+    etag : str or None
+    generation : int or None
+        The version that is current now, where there is one.
+    """
+
+    id: str | None
+    kind: str
+    path: str
+    time: float
+    etag: str | None = None
+    generation: int | None = None
