@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_reads_what_is_below(root) -> None:
     with LocalFile(str(root), "a/b/x") as file:
         assert file.read(2, 3) == b"234"
         assert file.read(10, 0) == b""
-        assert file.key() == stat_key(os.stat(root / "a" / "b" / "x"))
+        assert file.key() == stat_key((root / "a" / "b" / "x").stat())
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,11 @@ def test_only_regular_files_and_a_fifo_does_not_block(root) -> None:
 
 
 def test_nothing_stays_open_after_an_error(root) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for name in ("a/none", "a/b/x/y", "a", "none/at/all"):
         with pytest.raises(OSError):
             open_below(str(root), name)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_file_that_ends_early_is_corrupt(root) -> None:
@@ -70,7 +71,7 @@ def test_a_replaced_file_is_still_the_old_version_to_who_has_it_open(root, tmp_p
     with LocalFile(str(root), "a/b/x") as file:
         key = file.key()
         (tmp_path / "new").write_bytes(b"abcdefghij")
-        os.replace(tmp_path / "new", root / "a" / "b" / "x")
+        (tmp_path / "new").replace(root / "a" / "b" / "x")
         assert file.is_still(key)
         assert file.read(0, 3) == b"012"
 

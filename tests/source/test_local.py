@@ -108,7 +108,7 @@ def big(shelf):
 def replace_file(path: Path, data: bytes) -> None:
     new = path.with_name(".new")
     new.write_bytes(data)
-    os.replace(new, path)
+    new.replace(path)
 
 
 async def test_pages_are_made_once_whoever_asks(source, big) -> None:
@@ -205,13 +205,13 @@ async def wait_for(condition) -> None:
 
 
 def open_files(path: Path) -> int:
-    def target(fd: str) -> str:
+    def target(fd: Path) -> str:
         try:
-            return os.readlink(f"/proc/self/fd/{fd}")
+            return str(fd.readlink())
         except FileNotFoundError:
             return ""
 
-    return sum(target(fd) == str(path) for fd in os.listdir("/proc/self/fd"))
+    return sum(target(fd) == str(path) for fd in Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at descriptors through /proc")
@@ -241,7 +241,7 @@ async def test_an_unplugged_root_is_unavailable_and_its_heads_are_still_known(so
     head = await source.head(big[0])
     extents = await all_extents(source, head)
     shelf.reachable = False
-    os.rename(shelf.directory, shelf.directory.with_name("elsewhere"))
+    shelf.directory.rename(shelf.directory.with_name("elsewhere"))
     assert (await source.head(big[0])).etag == head.etag
     assert await source.pages(head, [0])
     with pytest.raises(Unavailable):
@@ -299,7 +299,7 @@ async def test_no_torn_bytes_while_a_writer_rewrites(source, shelf) -> None:
                 data = await source.read(head, extents)
             except Changed:
                 changes += 1
-                old, before = shelf.versions[path], os.stat(file)
+                old, before = shelf.versions[path], file.stat()
                 if len(set(file.read_bytes())) == 1:
                     shelf.publish("x.bin")
                     if shelf.versions[path].key != stat_key(before):  # written since: not known to be whole
@@ -315,4 +315,3 @@ async def test_no_torn_bytes_while_a_writer_rewrites(source, shelf) -> None:
         writer.join()
     assert answers > 20
     assert changes > 20
-
