@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 _GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "evictable"})
 """Names of fields of statistics that go up and down; all others only count up."""
 
@@ -131,7 +133,8 @@ class MetricsMiddleware:
             raise
         finally:
             route = _route_of(scope)
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status) if status else "none").inc()
             self._metrics.sent.labels(route).inc(sent)
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
