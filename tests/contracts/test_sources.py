@@ -4,6 +4,8 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
+import blosc2
+import numpy as np
 import pytest
 
 from caterva2.cache.cached import CachedSource
@@ -23,8 +25,14 @@ def published():
         "empty": b"",
         "one page.bin": random_bytes(FILE_EXTENT_BYTES),
         "dir/ünïcode %2F?#&.bin": random_bytes(5 * FILE_EXTENT_BYTES + 17),
-        "large.bin": random_bytes(150 * FILE_EXTENT_BYTES + 1),
+        "large.bin": random_bytes(130 * FILE_EXTENT_BYTES + 1),
     }
+    values = np.zeros((700, 500))
+    values[:400] = np.random.default_rng(1).random((400, 500))
+    array = blosc2.asarray(values, chunks=(200, 300), blocks=(50, 100), cparams={"nthreads": 1})
+    files["dir/array.b2nd"] = array.to_cframe()
+    frame = blosc2.SChunk(chunksize=10_000, data=random_bytes(95_000), contiguous=True)
+    files["dir/frame.b2frame"] = frame.to_cframe()
     return {DatasetPath("foo", name): data for name, data in files.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from caterva2.config import Address, Token
-from caterva2.frame.write import write_array, write_frame
+from caterva2.frame.write import write_array, write_frame, write_slabs
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
@@ -128,7 +127,8 @@ async def files(tmp_path: Path) -> Files:
     files = Files()
     await files.add(write_array(tmp_path / "a.b2nd", ARRAY, chunks=(20, 25), blocks=(5, 5)), "dir/a.b2nd")
     await files.add(write_array(tmp_path / "r.b2nd", RECORDS), "records.b2nd")
-    await files.add(write_array(tmp_path / "z.b2nd", np.zeros((4000, 4000)), chunks=(1000, 1000)), "zeros.b2nd")
+    zeros = write_slabs(tmp_path / "z.b2nd", (4000, 4000), "f8", [], chunks=(1000, 1000))
+    await files.add(zeros, "zeros.b2nd")
     await files.add(write_array(tmp_path / "s.b2nd", np.float32(2.5)), "scalar.b2nd")
     await files.add(write_frame(tmp_path / "f.b2frame", b"0123456789" * 100), "f.b2frame")
     (tmp_path / "text é #?%.bin").write_bytes(TEXT)
@@ -148,9 +148,3 @@ async def running(files: Files) -> AsyncIterator[Running]:
 async def guarded(files: Files) -> AsyncIterator[Running]:
     async for one in serve(files, Token("correct-horse")):
         yield one
-
-
-async def until(condition, timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)

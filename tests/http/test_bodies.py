@@ -34,7 +34,7 @@ async def test_head_has_the_headers_and_no_body(running, text) -> None:
 async def test_an_empty_file(running) -> None:
     status, headers, body = await running.get("/data/foo/empty")
     assert (status, headers["Content-Length"], body) == (200, "0", b"")
-    status, problem = await running.problem("/data/foo/empty", headers={"Range": "bytes=0-0"})
+    status, _problem = await running.problem("/data/foo/empty", headers={"Range": "bytes=0-0"})
     assert status == 416
 
 
@@ -63,7 +63,9 @@ async def test_several_ranges_are_parts_in_the_order_asked_for(running, text) ->
     assert text[500:600] in body
 
 
-@pytest.mark.parametrize("asked", ["bytes=9999999-", "bytes=-0", "bytes=" + ",".join(["0-1"] * (MAX_RANGES + 1))])
+@pytest.mark.parametrize(
+    "asked", ["bytes=9999999-", "bytes=-0", "bytes=" + ",".join(["0-1"] * (MAX_RANGES + 1))]
+)
 async def test_ranges_that_cannot_be_satisfied(running, text, asked) -> None:
     status, problem = await running.problem(QUOTED, headers={"Range": asked})
     assert (status, problem["type"]) == (416, "urn:caterva2:problem:invalid-range")
@@ -82,9 +84,7 @@ async def test_what_is_no_range_is_ignored(running, text, asked) -> None:
     assert (status, body) == (200, text)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 310_000), st.integers(0, 310_000))
 async def test_any_range_is_the_bytes_of_the_file(running, text, first, last) -> None:
     status, _, body = await running.get(QUOTED, headers={"Range": f"bytes={first}-{last}"})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 
 async def test_roots(running, files) -> None:
@@ -29,16 +30,19 @@ async def test_lists_are_relative(running) -> None:
 
 
 async def test_pages_of_the_catalogue_hold_everything_once(running, files) -> None:
-    rows, after = [], ""
+    names = files.catalogue.root("foo").entries
+    rows: list[dict] = []
+    after: str | None = ""
     while after is not None:
-        _, _, body = await running.get(f"/api/catalogue/foo?limit=3&after={after}".replace("#", "%23"))
+        _, _, body = await running.get(f"/api/catalogue/foo?limit=3&after={quote(after)}")
         page = json.loads(body)
         assert len(page["rows"]) <= 3
         rows += page["rows"]
-        after = page["next"] and page["next"].replace("%", "%25").replace("#", "%23").replace(" ", "%20")
-    assert [row["path"] for row in rows] == [f"foo/{name}" for name in sorted(files.catalogue.root("foo").entries)]
+        after = page["next"]
+    assert [row["path"] for row in rows] == [f"foo/{name}" for name in sorted(names)]
     array = next(row for row in rows if row["path"] == "foo/dir/a.b2nd")
-    assert (array["shape"], array["dtype"], array["kind"], array["error"]) == ([60, 50], "int32", "array", None)
+    assert (array["shape"], array["dtype"], array["kind"]) == ([60, 50], "int32", "array")
+    assert array["error"] is None
     for query in ("limit=0", "limit=x", "limit=99999999"):
         assert (await running.problem(f"/api/catalogue/foo?{query}"))[0] == 400
     assert (await running.problem("/api/catalogue/bar"))[0] == 404

@@ -25,16 +25,19 @@ BAD_PATHS = [
 ]
 
 
-@pytest.mark.parametrize("route", ["/data/", "/api/info/", "/api/fetch/", "/api/manifest/", "/api/download/"])
-@pytest.mark.parametrize("path", BAD_PATHS)
-async def test_bad_paths_are_a_400(running, route, path) -> None:
-    status, problem = await running.problem(path.replace("/data/", route, 1))
-    assert (status, problem["type"]) == (400, "urn:caterva2:problem:invalid-path")
+ROUTES = ["/data/", "/api/info/", "/api/fetch/", "/api/chunk/", "/api/manifest/", "/api/download/"]
 
 
-@pytest.mark.parametrize("path", ["foo/nothing.b2nd", "bar/x", "foo/dir"])
-async def test_what_is_not_there_is_a_404(running, path) -> None:
-    for route in ("/data/", "/api/info/", "/api/fetch/", "/api/chunk/", "/api/manifest/", "/api/download/"):
+@pytest.mark.parametrize("route", ROUTES)
+async def test_bad_paths_are_a_400(running, route) -> None:
+    for path in BAD_PATHS:
+        status, problem = await running.problem(path.replace("/data/", route, 1))
+        assert (status, problem["type"]) == (400, "urn:caterva2:problem:invalid-path"), path
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_what_is_not_there_is_a_404(running, route) -> None:
+    for path in ("foo/nothing.b2nd", "bar/x", "foo/dir"):
         status, problem = await running.problem(f"{route}{path}")
         assert (status, problem["path"].split("/")[0]) == (404, path.split("/")[0])
 
@@ -44,14 +47,32 @@ async def test_a_quoted_slash_is_a_slash(running) -> None:
 
 
 async def test_info_has_what_clients_of_blosc2_need(running) -> None:
-    status, headers, body = await running.get("/api/info/foo/dir/a.b2nd")
+    _status, headers, body = await running.get("/api/info/foo/dir/a.b2nd")
     info = json.loads(body)
-    assert (info["shape"], info["chunks"], info["blocks"], info["dtype"]) == ([60, 50], [20, 25], [5, 5], "int32")
+    assert (info["shape"], info["chunks"], info["blocks"], info["dtype"]) == (
+        [60, 50],
+        [20, 25],
+        [5, 5],
+        "int32",
+    )
     assert info["accept_ranges"] == "bytes"
-    assert set(info["schunk"]) >= {"cbytes", "nbytes", "cratio", "blocksize", "chunksize", "nchunks", "vlmeta"}
+    assert set(info["schunk"]) >= {
+        "cbytes",
+        "nbytes",
+        "cratio",
+        "blocksize",
+        "chunksize",
+        "nchunks",
+        "vlmeta",
+    }
     assert isinstance(info["schunk"]["cparams"]["codec"], int)
     assert info["schunk"]["urlpath"] is None
-    assert (info["path"], info["kind"], info["freshness"], info["age_s"]) == ("foo/dir/a.b2nd", "array", "fresh", 0)
+    assert (info["path"], info["kind"], info["freshness"], info["age_s"]) == (
+        "foo/dir/a.b2nd",
+        "array",
+        "fresh",
+        0,
+    )
     assert headers["ETag"] == f'"{info["etag"]}"'
     assert "/tmp" not in body.decode()
 
@@ -69,7 +90,7 @@ async def test_staleness_is_shown(running, files) -> None:
 
 
 async def test_manifests(running) -> None:
-    status, headers, body = await running.get("/api/manifest/foo/dir/a.b2nd")
+    _status, headers, body = await running.get("/api/manifest/foo/dir/a.b2nd")
     head = Head.decode(body)
     assert headers["ETag"] == f'"{head.etag}"'
     _, _, body = await running.get("/api/manifest/foo/dir/a.b2nd?pages=0")
@@ -82,7 +103,9 @@ async def test_manifests(running) -> None:
     assert (await running.get("/api/manifest/foo/dir/a.b2nd", headers=same))[0] == 304
 
 
-async def test_a_request_without_a_version_waits_for_the_next_one(running, files, tmp_path, monkeypatch) -> None:
+async def test_a_request_without_a_version_waits_for_the_next_one(
+    running, files, tmp_path, monkeypatch
+) -> None:
     import asyncio
 
     from caterva2.errors import Changed

@@ -5,10 +5,10 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from conftest import until
 
 from caterva2.http import events as module
 from caterva2.model.catalogue import Entry
+from caterva2.testing.waiting import until
 
 
 def entry(number: int) -> Entry:

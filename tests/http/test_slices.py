@@ -51,33 +51,33 @@ async def test_a_scalar_stays_one(running) -> None:
     assert (npy(body).shape, npy(body)[()]) == ((), 2.5)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "slice_=1,2,3",
-        "slice_=60",
-        "slice_=-61",
-        "slice_=::0",
-        "slice_=a",
-        "slice_=1:2:3:4",
-        "slice_=99999999999999999999999",
-        "slice_=[",
-        "field=a",
-        "indices={",
-        "indices=[[99]]",
-        "indices=[[-61]]",
-        "indices=[1.5]",
-        "indices=[true]",
-        'indices=["x"]',
-        "indices=[[0],[0],[0]]",
-        "indices=[[[[[[0]]]],1]]",
-        "indices=[0]&slice_=1",
-        "indices=" + "[" * 5000,
-    ],
-)
-async def test_nonsense_is_a_400(running, query) -> None:
-    status, problem = await running.problem(f"/api/fetch/foo/dir/a.b2nd?{quote(query, safe='=&')}")
-    assert status == 400, problem
+NONSENSE = [
+    "slice_=1,2,3",
+    "slice_=60",
+    "slice_=-61",
+    "slice_=::0",
+    "slice_=a",
+    "slice_=1:2:3:4",
+    "slice_=99999999999999999999999",
+    "slice_=[",
+    "field=a",
+    "indices={",
+    "indices=[[99]]",
+    "indices=[[-61]]",
+    "indices=[1.5]",
+    "indices=[true]",
+    'indices=["x"]',
+    "indices=[[0],[0],[0]]",
+    "indices=[[[[[[0]]]],1]]",
+    "indices=[0]&slice_=1",
+    "indices=" + "[" * 5000,
+]
+
+
+async def test_nonsense_is_a_400(running) -> None:
+    for query in NONSENSE:
+        status, problem = await running.problem(f"/api/fetch/foo/dir/a.b2nd?{quote(query, safe='=&')}")
+        assert status == 400, (query, problem)
 
 
 async def test_points(running) -> None:
@@ -108,7 +108,9 @@ async def test_a_body_with_unknown_members_is_refused(running) -> None:
     for body in ({"slice": "1"}, {"slice_": 1}, [1], "x"):
         assert (await running.problem("/api/fetch/foo/dir/a.b2nd", "POST", json=body))[0] == 400
     assert (await running.problem("/api/fetch/foo/dir/a.b2nd", "POST", data=b"\xff{"))[0] == 400
-    assert (await running.problem("/api/fetch/foo/dir/a.b2nd", "POST", data=b"x" * (2 << 20)))[0] == 413
+    assert (await running.problem("/api/fetch/foo/dir/a.b2nd", "POST", data=io.BytesIO(b"x" * (2 << 20))))[
+        0
+    ] == 413
 
 
 async def test_what_is_too_large_is_refused_before_it_is_read(running, files) -> None:
@@ -152,9 +154,10 @@ async def test_chunks(running) -> None:
         status, _, chunk = await running.get(f"/api/chunk/foo/dir/a.b2nd?nchunk={number}")
         assert status == 200
         assert len(blosc2.decompress2(chunk)) == 20 * 25 * 4
-    assert np.frombuffer(
-        blosc2.decompress2((await running.get("/api/chunk/foo/zeros.b2nd?nchunk=3"))[2])
-    ).any() == np.False_
+    assert (
+        np.frombuffer(blosc2.decompress2((await running.get("/api/chunk/foo/zeros.b2nd?nchunk=3"))[2])).any()
+        == np.False_
+    )
     for number in ("6", "-1"):
         assert (await running.problem(f"/api/chunk/foo/dir/a.b2nd?nchunk={number}"))[0] == 404
     for number in ("", "x", "1.5"):

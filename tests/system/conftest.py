@@ -94,6 +94,17 @@ class Site:
         self.processes.append(process)
         return process
 
+    def start_three(self, root: Path, name: str = "foo") -> tuple[Process, Process, Process]:
+        """Start a broker, a publisher of one root and a subscriber; commands find them."""
+        anywhere = ["--listen", "127.0.0.1:0", "--state"]
+        broker = self.start("broker", *anywhere, str(self.directory / "broker"))
+        self.environment["CATERVA2_BROKER"] = broker.url("broker")
+        publisher = self.start("publisher", name, str(root), *anywhere, str(self.directory / "publisher"))
+        subscriber = self.start("subscriber", *anywhere, str(self.directory / "subscriber"))
+        self.environment["CATERVA2_SUBSCRIBER"] = subscriber.url("subscriber")
+        publisher.url("publisher")
+        return broker, publisher, subscriber
+
     def run(self, *arguments: str, code: int = 0, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""
         done = subprocess.run(

@@ -16,6 +16,7 @@ import pytest
 
 from caterva2.frame.write import write_array
 from caterva2.testing.samples import write_example
+from caterva2.testing.waiting import wait_until
 
 
 def children(pid: int) -> list[int]:
@@ -84,10 +85,8 @@ def test_killing_the_broker_takes_its_nats_along_and_a_restart_keeps_the_ports(s
 
 
 def test_everything_survives_kill_and_restart_and_reads_go_on_offline(site) -> None:
-    from test_quick_start import start_three, wait_until
-
     root = write_example(site.directory / "data")
-    broker, publisher, subscriber = start_three(site, root)
+    broker, publisher, subscriber = site.start_three(root)
     wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 6)
     expected = site.json("show", "foo/dir1/ds-2d.b2nd[2]")
     url = site.environment["CATERVA2_SUBSCRIBER"]
@@ -127,12 +126,10 @@ def test_an_interrupted_client_exits_with_130(site) -> None:
 
 
 def test_a_token_is_needed_everywhere_and_shown_nowhere(site) -> None:
-    from test_quick_start import start_three, wait_until
-
     token = "correct-horse-battery"
     root = write_example(site.directory / "data")
     site.environment["CATERVA2_TOKEN"] = token
-    services = start_three(site, root)
+    services = site.start_three(root)
     wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 6)
     assert site.json("show", "foo/ds-1d.b2nd[7]") == 7
     for service, process in zip(("broker", "publisher", "subscriber"), services, strict=True):

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 import blosc2
 import numpy as np
 
 from caterva2.testing.samples import write_example
-
-
-def wait_until(condition, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
-
-
-def start_three(site, root: Path, name: str = "foo") -> tuple:
-    broker = site.start("broker", "--listen", "127.0.0.1:0", "--state", str(site.directory / "broker"))
-    site.environment["CATERVA2_BROKER"] = broker.url("broker")
-    publisher = site.start(
-        "publisher", name, str(root), "--listen", "127.0.0.1:0", "--state", str(site.directory / "publisher")
-    )
-    subscriber = site.start(
-        "subscriber", "--listen", "127.0.0.1:0", "--state", str(site.directory / "subscriber")
-    )
-    site.environment["CATERVA2_SUBSCRIBER"] = subscriber.url("subscriber")
-    publisher.url("publisher")
-    return broker, publisher, subscriber
+from caterva2.testing.waiting import wait_until
 
 
 def test_the_quick_start(site) -> None:
     root = write_example(site.directory / "root-example")
-    services = start_three(site, root)
+    services = site.start_three(root)
 
     wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 6)
     (row,) = site.json("roots")
@@ -76,12 +53,7 @@ def test_the_quick_start(site) -> None:
 
 def test_one_command_is_enough(site) -> None:
     root = write_example(site.directory / "with space é")
-    environment_state = {"XDG_STATE_HOME": str(site.directory / "state")}
-    site.environment.update(environment_state)
-    listen = ["--listen", "127.0.0.1:0"] * 0
-    serve = site.start(
-        "serve", f"foo={root}", "--state", str(site.directory / "state"), "--port", "0", *listen
-    )
+    serve = site.start("serve", f"foo={root}", "--state", str(site.directory / "state"), "--port", "0")
     site.environment["CATERVA2_SUBSCRIBER"] = serve.url("subscriber")
     broker = serve.url("broker")
     wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 6)

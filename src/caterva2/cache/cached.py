@@ -177,8 +177,7 @@ class CachedSource:
                 await self._store.add_pages(version, pages)
                 return dict(zip(keys, pages, strict=True))
 
-        name = _flight_name(version)
-        got = await self._pages.get([(name, number) for number in numbers], fetch)
+        got = await self._pages.get([(version.entry, number) for number in numbers], fetch)
         return {number: page for (_, number), page in got.items()}
 
     async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
@@ -218,8 +217,7 @@ class CachedSource:
         def concerns(error: Exception, key: _Key) -> bool:
             return not isinstance(error, IntegrityError) or error.offset == by_number[key[1]].offset
 
-        name = _flight_name(version)
-        got = await self._extents.get([(name, number) for number in by_number], fetch, concerns)
+        got = await self._extents.get([(version.entry, number) for number in by_number], fetch, concerns)
         return {number: piece for (_, number), piece in got.items()}
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -338,7 +336,3 @@ async def _first_done(tasks: set[asyncio.Task[list[bytes]]]) -> set[asyncio.Task
     for task in done:
         task.result()
     return others
-
-
-def _flight_name(version: Version) -> Hashable:
-    return version.id or version.key

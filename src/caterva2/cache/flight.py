@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from caterva2.errors import Caterva2Error
+from caterva2.errors import Caterva2Error, Unavailable
 
 __all__ = ["Flights"]
 
@@ -52,6 +52,8 @@ class Flights(Generic[K, V]):
 
         Raises
         ------
+        Unavailable
+            If `close` was called.
         Exception
             Whatever `fetch` raises.
         """
@@ -69,6 +71,8 @@ class Flights(Generic[K, V]):
                 for flight in flights:
                     self._leave(flight)
             for flight in own:
+                if flight.task.cancelled():
+                    raise Unavailable("the cache is being closed")
                 got |= flight.task.result()
             for flight in joined:
                 if not flight.task.cancelled():
@@ -80,7 +84,7 @@ class Flights(Generic[K, V]):
         if not keys:
             return set()
         if self._closed:
-            raise asyncio.CancelledError("closed")
+            raise Unavailable("the cache is being closed")
 
         async def run() -> dict[K, V]:
             got = await fetch(keys)

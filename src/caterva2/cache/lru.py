@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["BytesLru"]
@@ -53,8 +53,3 @@ class BytesLru(Generic[K, V]):
         item = self._items.pop(key, None)
         if item is not None:
             self.nbytes -= item[1]
-
-    def discard(self, matches: Callable[[K], bool]) -> None:
-        """Forget all keys for which `matches` is true."""
-        for key in [key for key in self._items if matches(key)]:
-            self.pop(key)

@@ -13,18 +13,18 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from caterva2.cache.census import count_extents, present_bytes
-from caterva2.cache.index import Index, Row
+from caterva2.cache.index import Index
 from caterva2.cache.lru import BytesLru
 from caterva2.cache.mirror import MAX_EXTENTS, Mirror, MirrorPool
+from caterva2.cache.recovery import is_complete, mirror_name, recover, row_state
 from caterva2.cache.version import CacheStats, Version
 from caterva2.errors import Corrupt
-from caterva2.model.manifest import Extent, Head, Page, digest
+from caterva2.model.manifest import Extent, Head, Page
 from caterva2.model.path import DatasetPath
 
 __all__ = ["Store"]
@@ -72,7 +72,7 @@ class Store:
         self._index: Index | None = None
         self._versions: dict[str, dict[str, Version]] = {}  # by path, by etag
         self._heads: BytesLru[tuple[str, str], Head] = BytesLru(HEADS_BYTES)
-        self._pages: BytesLru[tuple[tuple[str, str], int], Page] = BytesLru(PAGES_BYTES)
+        self._pages: BytesLru[tuple[Hashable, int], Page] = BytesLru(PAGES_BYTES)
         self._reserved_bytes = 0
         self._adding = asyncio.Lock()
         self._touched: set[Version] = set()
@@ -98,46 +98,7 @@ class Store:
     def _open(self) -> list[Version]:
         self._pool.directory.mkdir(parents=True, exist_ok=True)
         self._index = Index(self._directory / "index.sqlite")
-        rows = self._index.rows()
-        names = self._pool.names()
-        for orphan in names - {_mirror_name(row.id) for row in rows}:
-            self._pool.remove(orphan)
-        versions = [self._reopened(row) for row in rows]
-        gone = [version for version in versions if version.id and _mirror_name(version.id) not in names]
-        lost = [version.id for version in gone if version.cached_bytes or version.dirty]
-        if lost:
-            self._index.remove(lost)
-        kept = [version for version in versions if version.id not in lost]
-        for version in (unclean := [version for version in kept if version.dirty]):
-            self._recount(self._index, version)
-        self._index.update(map(_state, unclean))
-        return kept
-
-    def _reopened(self, row: Row) -> Version:
-        mirror = self._pool.mirror(_mirror_name(row.id), row.size, row.nextents)
-        return Version(
-            row.id,
-            row.path,
-            row.etag,
-            row.generation,
-            row.size,
-            mirror,
-            cached_bytes=row.cached_bytes,
-            complete=row.complete or not row.size,
-            last_used=row.last_used,
-            dirty=row.dirty,
-        )
-
-    def _recount(self, index: Index, version: Version) -> None:
-        """Set `cached_bytes` and `complete` from the presence map; only while nobody uses it."""
-        head, pages = _load_manifest(index, version)
-        if head is None or version.mirror is None:
-            return
-        numbers = version.mirror.numbers()
-        version.cached_bytes, unknown = present_bytes(head, pages, numbers)
-        version.mirror.clear(unknown)
-        version.complete = len(pages) == head.npages and len(numbers) == count_extents(head, pages)
-        version.dirty = False
+        return recover(self._index, self._pool)
 
     async def close(self) -> None:
         """Finish what is under way, write what was used when, and close all files."""
@@ -152,7 +113,7 @@ class Store:
         for version in versions:
             version.dirty = False
         with self._disk():
-            index.update(map(_state, versions))
+            index.update(map(row_state, versions))
         self._pool.close()
         index.close()
 
@@ -182,7 +143,7 @@ class Store:
             with self._disk():
                 version.id = await self._run(self._enter, head, encoded, version.last_used)
             if version.id:
-                version.mirror = self._pool.mirror(_mirror_name(version.id), head.size, head.nextents)
+                version.mirror = self._pool.mirror(mirror_name(version.id), head.size, head.nextents)
                 self._versions.setdefault(str(head.path), {})[head.etag] = version
                 self.stats.versions += 1
             return version
@@ -236,8 +197,6 @@ class Store:
             self.stats.versions -= 1
             if not etags:
                 del self._versions[str(version.path)]
-        self._heads.pop(version.key)
-        self._pages.discard(lambda key: key[0] == version.key)
 
     def _delete(self, versions: Sequence[Version]) -> None:
         for version in versions:
@@ -271,20 +230,20 @@ class Store:
 
     def page(self, version: Version, head: Head, number: int) -> Page | None:
         """Return a page of a version; None if it is not here, or was damaged on disk."""
-        page = self._pages.get((version.key, number))
+        page = self._pages.get((version.entry, number))
         if page is None and version.id and self._index is not None:
             with self._disk(), contextlib.suppress(Corrupt):
                 encoded = self._index.page(version.id, number)
                 if encoded is not None:
                     page = Page.decode(encoded, head)
-                    self._pages.put((version.key, number), page, len(encoded))
+                    self._pages.put((version.entry, number), page, len(encoded))
         return page
 
     async def add_pages(self, version: Version, pages: Sequence[Page]) -> None:
         """Keep pages of a version."""
         encoded = [(page.number, page.encode()) for page in pages]
         for page, (number, blob) in zip(pages, encoded, strict=True):
-            self._pages.put((version.key, number), page, len(blob))
+            self._pages.put((version.entry, number), page, len(blob))
         if version.id and self._index is not None:
             with self._disk():
                 await self._run(self._index.add_pages, version.id, encoded)
@@ -363,7 +322,7 @@ class Store:
         """Find out whether a version is all here, once enough bytes are."""
         if version.complete or version.cached_bytes < version.size or self._index is None:
             return
-        complete = await self._run(_is_complete, self._index, version)
+        complete = await self._run(is_complete, self._index, version)
         version.complete = complete and version.cached_bytes >= version.size
 
     def _count(self, version: Version, nbytes: int) -> None:
@@ -421,7 +380,7 @@ class Store:
         self._flushed_at = time.monotonic()
         touched, self._touched = self._touched, set()
         if self._index is not None:
-            self._later(self._index.update, [_state(version) for version in touched if version.id])
+            self._later(self._index.update, [row_state(version) for version in touched if version.id])
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
@@ -436,31 +395,3 @@ class Store:
         if not self.stats.degraded:
             self.stats.degraded = True
             log.warning("the cache in %s cannot be used, data is passed through: %s", self._directory, error)
-
-
-def _mirror_name(version: int) -> str:
-    return digest(b"mirror %d" % version).hex()
-
-
-def _state(version: Version) -> tuple[int, int, bool, float, bool]:
-    return version.id, version.cached_bytes, version.complete, version.last_used, version.dirty
-
-
-def _load_manifest(index: Index, version: Version) -> tuple[Head | None, list[Page]]:
-    """Return what the index has of a version's manifest, as far as it is sound."""
-    try:
-        encoded = index.head(version.id)
-        head = Head.decode(encoded) if encoded is not None else None
-        if head is None:
-            return None, []
-        blobs = (index.page(version.id, number) for number in index.page_numbers(version.id))
-        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
-    except Corrupt:
-        return None, []
-
-
-def _is_complete(index: Index, version: Version) -> bool:
-    head, pages = _load_manifest(index, version)
-    if head is None or version.mirror is None or len(pages) != head.npages:
-        return False
-    return len(version.mirror.numbers()) == count_extents(head, pages)

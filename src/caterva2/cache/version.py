@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from caterva2.cache.mirror import Mirror
@@ -110,3 +111,8 @@ class Version:
     def key(self) -> tuple[str, str]:
         """Its name."""
         return str(self.path), self.etag
+
+    @property
+    def entry(self) -> Hashable:
+        """What tells it from an earlier or later copy of the same version here."""
+        return self.id or self.key

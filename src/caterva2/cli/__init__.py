@@ -1,7 +1,7 @@
 """The command line: ``cat2``.
 
-stdout is data (``--json`` is a contract: ``docs/reference/json.md``), stderr is talk and progress. What a verb
-does is imported when it is used, so that ``cat2 --help`` is quick.
+stdout is data (``--json`` is a contract: ``docs/reference/json.md``), stderr is talk and progress. What a
+verb does is imported when it is used, so that ``cat2 --help`` is quick.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Verb(NamedTuple):
     help: str
 
 
-_READ, _SERVE = "Commands", "Services"
+_READ, _SERVE = "Reading", "Services"
 
 VERBS: dict[str, Verb] = {
     "roots": Verb("caterva2.cli.listing:roots", _READ, "List the roots: who publishes what."),
@@ -39,13 +39,13 @@ VERBS: dict[str, Verb] = {
     "show": Verb("caterva2.cli.showing:show", _READ, "Print a dataset, or a slice: 'foo/x.b2nd[0, 10:20]'."),
     "follow": Verb("caterva2.cli.following:follow", _READ, "Keep datasets current at the subscriber."),
     "unfollow": Verb("caterva2.cli.following:unfollow", _READ, "Stop following."),
-    "download": Verb("caterva2.cli.downloading:download", _READ, "Save a dataset's file; resumes a broken one."),
+    "download": Verb("caterva2.cli.downloading:download", _READ, "Save a file; resumes a broken download."),
     "url": Verb("caterva2.cli.listing:url", _READ, "Print the URL of a dataset's bytes."),
-    "events": Verb("caterva2.cli.following:events", _READ, "Print changes as they are seen, until interrupted."),
+    "events": Verb("caterva2.cli.following:events", _READ, "Print changes as they are seen."),
     "serve": Verb("caterva2.cli.services:serve", _SERVE, "Broker, publisher and subscriber in one process."),
-    "broker": Verb("caterva2.cli.services:broker", _SERVE, "Run the broker: who publishes what, and what changed."),
+    "broker": Verb("caterva2.cli.services:broker", _SERVE, "Run the broker: who has what, what changed."),
     "publisher": Verb("caterva2.cli.services:publisher", _SERVE, "Publish directories as roots."),
-    "subscriber": Verb("caterva2.cli.services:subscriber", _SERVE, "Follow the broker and serve every root, cached."),
+    "subscriber": Verb("caterva2.cli.services:subscriber", _SERVE, "Serve every root, cached."),
     "demo": Verb("caterva2.cli.demo:run", _SERVE, "Run the main job on this machine, with real data."),
 }
 """All verbs, in the order in which they are listed."""

@@ -27,7 +27,8 @@ def build_app() -> App:
         print_error=False,
         exit_on_error=False,
     )
-    groups = {verb.group: Group(verb.group, sort_key=n) for n, verb in enumerate(VERBS.values())}
+    names = dict.fromkeys(verb.group for verb in VERBS.values())
+    groups = {name: Group(name, sort_key=n) for n, name in enumerate(names)}
     for n, (name, verb) in enumerate(VERBS.items()):
         app.command(verb.function, name=name, help=verb.help, group=groups[verb.group], sort_key=n)
     return app
@@ -44,7 +45,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         app = build_app()
-        result = app(arguments) if arguments else app.help_print([])
+        result = app(arguments or ["--help"])
         sys.stdout.flush()
         return result if isinstance(result, int) else ExitCode.OK
     except CycloptsError as error:

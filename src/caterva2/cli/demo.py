@@ -125,7 +125,6 @@ class Story:
         events = self._client.events(path)
         heard = threading.Thread(target=lambda: next(events), name="events")
         heard.start()
-        self._running.wait_for(lambda: True)
         changed = time.perf_counter()
         write_array(self._published / "climate" / "surface_temperature.b2nd", before + 1, chunks=array.chunks)
         heard.join(timeout=20)

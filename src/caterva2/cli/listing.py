@@ -46,7 +46,9 @@ def roots(*, json: Json = False, connection: Connection = DEFAULT) -> None:
 
 
 def list_(
-    root: Annotated[str | None, Parameter(help="A root, or a directory in one; all roots by default.")] = None,
+    root: Annotated[
+        str | None, Parameter(help="A root, or a directory in one; by default all roots.")
+    ] = None,
     /,
     *,
     json: Json = False,

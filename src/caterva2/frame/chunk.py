@@ -129,6 +129,8 @@ def parse_chunk_header(data: bytes | memoryview) -> ChunkHeader:
     extended = flags & _EXTENDED == _EXTENDED
     if typesize == 0 or nbytes < 0 or blocksize <= 0 or cbytes < (CHUNK_HEADER_BYTES if extended else 16):
         raise Corrupt("a chunk with an impossible header")
+    if extended and 0 < nbytes < blocksize and not flags2:
+        raise Corrupt(f"a chunk of {nbytes:,} bytes in blocks of {blocksize:,}")
     if not extended:
         filters = filters_meta = b""
         codec = meta = flags2 = more = 0
@@ -194,9 +196,9 @@ def compact_chunk(
 
     Notes
     -----
-    C-Blosc2 never splits a last block that is short; alone in a compact chunk it would not be seen as one,
-    so the flag that no block is split is set for it. Of a block it reads no more than the streams that are there,
-    so dead bytes behind a payload do no harm.
+    C-Blosc2 never splits a last block that is short; alone in a compact chunk it would not be seen as one, so
+    it is marked as not split. Of a block no more is read than the streams that are there, so dead bytes
+    behind a payload do no harm.
     """
     nbytes = sum(map(header.block_nbytes, blocks))
     raw = bytearray(header.raw)

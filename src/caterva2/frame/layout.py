@@ -100,8 +100,12 @@ class FrameHeader:
 
     @property
     def index_start(self) -> int:
-        """Where the index begins, in bytes."""
-        return self.header_bytes + self.cbytes
+        """Where the index begins, in bytes.
+
+        A frame all of whose chunks were deleted still claims their compressed size, but has neither them nor
+        an index.
+        """
+        return self.header_bytes + (self.cbytes if self.nbytes else 0)
 
     @property
     def nchunks(self) -> int:
@@ -211,7 +215,7 @@ def parse_header(raw: bytes) -> FrameHeader:
 def _check(header: FrameHeader) -> None:
     ranges = {
         "uncompressed size": header.nbytes >= 0,
-        "compressed size": 0 <= header.cbytes <= header.frame_bytes,
+        "compressed size": header.cbytes >= 0,
         "frame length": header.index_start + TRAILER_MIN_BYTES <= header.frame_bytes,
         "type size": header.typesize > 0,
         "chunk size": header.chunksize > 0 or not header.nbytes or header.variable is not None,

@@ -41,6 +41,7 @@ _OBJECTS = {
     "b2o": "a lazy or remote object",
     "ctable": "a CTable",
 }
+_TUPLE = "__tuple__"  # python-blosc2 marks tuples so
 _COMPLEX, _SET, _ARRAY = 44, 45, 46  # extension types of python-blosc2
 
 
@@ -187,12 +188,13 @@ def json_value(value: Any, depth: int = 0) -> Any:
         return [json_value(value.real), json_value(value.imag)]
     if isinstance(value, Mapping):
         return {_key(k): json_value(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [json_value(item, depth + 1) for item in value]
-    if isinstance(value, msgpack.Timestamp):
-        return value.to_datetime().isoformat()
     if isinstance(value, msgpack.ExtType):
         return _extension(value, depth)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [json_value(item, depth + 1) for item in value]
+        return items[1:] if items[:1] == [_TUPLE] else items
+    if isinstance(value, msgpack.Timestamp):
+        return value.to_datetime().isoformat()
     if isinstance(value, np.datetime64 | np.timedelta64):
         return str(value)
     if isinstance(value, np.ndarray | np.generic):
@@ -227,5 +229,6 @@ def _extension(value: msgpack.ExtType, depth: int) -> Any:
 def _array(payload: dict[str, Any]) -> Any:
     if "values" in payload:
         return payload["values"]
-    dtype = parse_dtype(payload["dtype"])
+    stored = payload["dtype"]  # {"str": "<i8"} or {"descr": fields as lists}
+    dtype = parse_dtype(stored["str"])
     return np.frombuffer(payload["data"], dtype=dtype).reshape(payload["shape"])

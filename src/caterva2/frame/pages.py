@@ -196,10 +196,8 @@ class _Rows:
 
     def page(self, number: int) -> Page:
         nblocks = self.slots_per_chunk - 2
-        starts = np.array(self.block_starts, np.int32).reshape(-1, nblocks)
-        digests = np.array(self.block_digests, np.uint8).reshape(-1, nblocks, DIGEST_BYTES)
-        if not nblocks:
-            starts, digests = np.empty((0, 0), np.int32), np.empty((0, 0, DIGEST_BYTES), np.uint8)
+        starts = np.array(self.block_starts, np.int32).reshape(len(self.block_starts), nblocks)
+        digests = np.array(self.block_digests, np.uint8).reshape(len(starts), nblocks, DIGEST_BYTES)
         columns: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("kinds", "offsets", "sizes", "slacks", "digests", "slack_digests", "preambles")

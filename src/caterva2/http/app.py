@@ -18,9 +18,6 @@ from caterva2.http.openapi import describe
 
 __all__ = ["build_app"]
 
-MAX_BODY_BYTES = 1 << 20
-"""Largest body of a request."""
-
 
 def build_app(
     *,
@@ -47,7 +44,9 @@ def build_app(
         Returns further members of ``/health``; ``status`` is ``ok`` unless it says otherwise.
     """
     app = FastAPI(
-        title=title, version=version("caterva2"), redirect_slashes=False, max_body_size=MAX_BODY_BYTES
+        title=title,
+        version=version("caterva2"),
+        redirect_slashes=False,
     )
     app.router.routes.extend(routes)
     for router in routers:

@@ -1,4 +1,4 @@
-"""Serving an app on a socket of the running event loop, and what a service is."""
+"""Serving an app on a socket of the running event loop."""
 
 from __future__ import annotations
 
@@ -7,45 +7,20 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from typing import Self
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from caterva2.config import Address
-from caterva2.errors import ConfigError
+from caterva2.errors import CannotListen
 
-__all__ = ["Server", "Service"]
+__all__ = ["Server"]
 
 STOP_S = 3
 """How long answers under way may take when the server is asked to stop, in seconds."""
 
 BACKLOG = 1024
-
-
-class Service(Protocol):
-    """A part of the system that runs until it is left; an async context manager.
-
-    Entering it returns when it serves.
-
-    Raises
-    ------
-    ConfigError, StateInUse
-        On entering.
-    """
-
-    name: str
-    """``broker``, ``publisher`` or ``subscriber``."""
-
-    address: Address
-    """Where it listens, once it is entered."""
-
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(self, *exc: object) -> None: ...
-
-    async def wait(self) -> None:
-        """Return never; raise when a part of it failed for good."""
-        ...
 
 
 class _Uvicorn(uvicorn.Server):
@@ -69,7 +44,7 @@ class Server:
 
     Raises
     ------
-    ConfigError
+    CannotListen
         On entering: the address is in use, not this machine's, or not permitted.
     """
 
@@ -82,6 +57,7 @@ class Server:
                 app,
                 lifespan="off",
                 log_config=None,
+                log_level="critical",  # what goes wrong is logged by the app
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=STOP_S,
@@ -124,7 +100,7 @@ def _bind(listen: Address) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {listen}: {error.strerror or error}") from error
+        raise CannotListen(str(listen), error.strerror or str(error)) from error
     try:
         if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -136,5 +112,5 @@ def _bind(listen: Address) -> socket.socket:
             reason = "it is in use already; stop what listens there, or choose another with --listen"
         else:
             reason = error.strerror or str(error)
-        raise ConfigError(f"cannot listen on {listen}: {reason}") from error
+        raise CannotListen(str(listen), reason) from error
     return bound

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from caterva2.errors import BadRequest, InvalidSelection, Unsupported
+from caterva2.errors import BadRequest, InvalidSelection, TooLarge, Unsupported
 from caterva2.frame.decode import dtype_of, typesize_of
 from caterva2.frame.encode import cframe_of_array, cframe_of_items, npy_parts
 from caterva2.http.bodies import stored_bytes
@@ -26,7 +26,8 @@ __all__ = ["Query", "fetch", "query_of"]
 
 BODY_PIECE_BYTES = 1 << 20
 
-MAX_TEXT = 1 << 20
+MAX_BODY_BYTES = 1 << 20
+"""Largest body of a request."""
 
 
 class Query(BaseModel):
@@ -45,7 +46,7 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    slice_: Annotated[str | None, Field(max_length=MAX_TEXT)] = None
+    slice_: Annotated[str | None, Field(max_length=MAX_BODY_BYTES)] = None
     indices: str | list[Any] | None = None
     field: Annotated[str | None, Field(max_length=1024)] = None
 
@@ -57,15 +58,28 @@ async def query_of(request: Request) -> Query:
     ------
     BadRequest
         If it is malformed, or has unknown members.
+    TooLarge
+        If the body is.
     """
     try:
         if request.method == "POST":
-            return Query.model_validate_json(await request.body() or b"{}")
+            return Query.model_validate_json(await _body_of(request) or b"{}")
         known = {name: request.query_params.get(name) for name in Query.model_fields}
         return Query.model_validate(known)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise BadRequest(f"cannot read what is asked for: {wrong}") from error
+
+
+async def _body_of(request: Request) -> bytes:
+    body = bytearray()
+    async for data in request.stream():
+        body += data
+        if len(body) > MAX_BODY_BYTES:
+            declared = request.headers.get("content-length", "")
+            nbytes = int(declared) if declared.isdecimal() else len(body)
+            raise TooLarge(nbytes, MAX_BODY_BYTES, "body of the request")
+    return bytes(body)
 
 
 async def fetch(service: DataService, request: Request, head: Head, query: Query) -> Response:

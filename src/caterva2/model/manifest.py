@@ -248,7 +248,7 @@ class Head:
                 and (not len(starts) or starts[-1] < head.nchunks)
                 and all(0 <= e.offset and 0 < e.size and e.stop <= head.size for e in head.fixed)
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Corrupt(f"not the head of a manifest: {error!r}") from error
         if not sound:
             raise Corrupt(f"the head of {head.path} contradicts itself")

@@ -19,7 +19,7 @@ __all__ = ["Axis", "Selection", "parse_selection", "select"]
 
 MAX_NDIM = 16
 
-_PART = re.compile(r"\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*)?)?\Z")
+_PART = re.compile(r"\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*(?:(:)\s*(-?\d{1,19})?\s*)?)?\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,10 @@ def parse_selection(text: str | None, shape: Sequence[int]) -> Selection:
     """
     if text is None or not text.strip():
         return select((), shape)
-    parts = text.strip().removeprefix("[").removesuffix("]").split(",")
+    inner = text.strip()
+    if inner.startswith("[") and inner.endswith("]"):
+        inner = inner[1:-1]  # as it stands in Python
+    parts = inner.split(",")
     if len(parts) > 1 and not parts[-1].strip():
         parts.pop()  # as in a[1,]
     if len(parts) > MAX_NDIM + 1:

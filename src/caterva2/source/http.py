@@ -7,28 +7,17 @@ types of `caterva2.errors`; they name the URL of the source without what may be 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from typing import TypeVar
 
 import aiohttp
 import msgpack
-from yarl import URL
 
 from caterva2.config import Token
 from caterva2.errors import (
-    Caterva2Error,
-    Changed,
     Corrupt,
     IntegrityError,
-    NotFound,
-    Unauthorized,
-    Unavailable,
 )
 from caterva2.model.manifest import Extent, Head, Page, digest
 from caterva2.model.path import DatasetPath
@@ -40,15 +29,12 @@ from caterva2.source.byteranges import (
     boundary_of,
     check_range,
     plan,
-    range_header,
 )
+from caterva2.source.upstream import Upstream, UpstreamStats, etag_of
 
 __all__ = ["HttpSource", "UpstreamStats"]
 
 PAGES_PER_REQUEST = 64
-
-METADATA_BYTES = 64 * 1024 * 1024
-"""Most that is read of a head or of a batch of pages, in bytes."""
 
 INLINE_HASH_BYTES = 256 * 1024
 """So much is hashed at once on the loop: handing it to a thread would take longer."""
@@ -56,34 +42,6 @@ INLINE_HASH_BYTES = 256 * 1024
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class UpstreamStats:
-    """What was asked of other hosts, for one or several sources.
-
-    Attributes
-    ----------
-    requests : int
-        Answers that began to arrive.
-    bytes : int
-        Bytes of body of all answers, metadata and errors included.
-    extents : int
-        Extents that arrived and were right.
-    rejected : int
-        Extents whose bytes did not match their digest.
-    retries : int
-        Requests that were repeated because the answer was not what was asked for.
-    errors : int
-        Requests that failed for good, because the other side could not be reached or answered nonsense.
-    """
-
-    requests: int = 0
-    bytes: int = 0
-    extents: int = 0
-    rejected: int = 0
-    retries: int = 0
-    errors: int = 0
 
 
 class HttpSource:
@@ -118,20 +76,12 @@ class HttpSource:
         timeout_s: float,
         stats: UpstreamStats,
     ) -> None:
-        parts = urlsplit(url)
-        user, _, host = parts.netloc.rpartition("@")
-        self._base = self.name = f"{parts.scheme}://{host}{parts.path}".rstrip("/")
-        self._session = session
-        self._headers = {"Accept-Encoding": "identity"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
-        elif user:  # what a reverse proxy may ask for
-            self._headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
+        self._upstream = Upstream(
+            url, session, token=token, requests=requests, timeout_s=timeout_s, stats=stats
+        )
         self._gap_bytes = gap_bytes
-        self._slots = asyncio.Semaphore(requests)
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
-        self._down_at = float("-inf")  # loop time of the last failure to reach it, if none succeeded since
         self.stats = stats
+        self.name = self._upstream.name
 
     # -- the contract ----------------------------------------------------------------------------
 
@@ -144,16 +94,16 @@ class HttpSource:
         """
 
         async def attempt() -> Head:
-            async with self._slot(), self._answer(path, "/api/manifest/", etag) as response:
+            async with self._upstream.slot(), self._upstream.answer(path, "/api/manifest/", etag) as response:
                 try:
-                    head = Head.decode(await self._body(response))
+                    head = Head.decode(await self._upstream.body(response))
                 except Corrupt as error:
                     raise BadAnswer(str(error)) from error
-                if head.path != path or _etag_of(response) != head.etag:
+                if head.path != path or etag_of(response) != head.etag:
                     raise BadAnswer(f"the head of {head.path} at {head.etag} under another name")
                 return head
 
-        return await self._twice(path, attempt)
+        return await self._upstream.twice(path, attempt)
 
     async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
         """Return pages of a version's manifest, fetched in few requests; see `Source.pages`.
@@ -166,17 +116,19 @@ class HttpSource:
         if wanted and not 0 <= wanted[0] <= wanted[-1] < head.npages:
             raise IndexError(f"{head.path} has pages 0 to {head.npages - 1}, asked for {wanted}")
         batches = [wanted[n : n + PAGES_PER_REQUEST] for n in range(0, len(wanted), PAGES_PER_REQUEST)]
-        got = await _together(self._twice(head.path, self._page_batch, head, batch) for batch in batches)
+        got = await _together(
+            self._upstream.twice(head.path, self._page_batch, head, batch) for batch in batches
+        )
         pages = {page.number: page for batch in got for page in batch}
         return [pages[number] for number in numbers]
 
     async def _page_batch(self, head: Head, numbers: Sequence[int]) -> list[Page]:
         query = f"?pages={_number_ranges(numbers)}"
         async with (
-            self._slot(),
-            self._answer(head.path, "/api/manifest/", head.etag, query=query) as response,
+            self._upstream.slot(),
+            self._upstream.answer(head.path, "/api/manifest/", head.etag, query=query) as response,
         ):
-            body = await self._body(response)
+            body = await self._upstream.body(response)
         try:
             pages = [Page.decode(item, head) for item in msgpack.unpackb(body)]
         except Exception as error:  # msgpack raises a dozen types, not all of one base
@@ -213,7 +165,7 @@ class HttpSource:
         while start < stop:
             run = Run(start, stop, ())
             try:
-                async with self._answer(head.path, "/data/", head.etag, runs=[run]) as response:
+                async with self._upstream.answer(head.path, "/data/", head.etag, runs=[run]) as response:
                     _check_single(response, run, head.size)
                     async for data in response.content.iter_any():
                         self.stats.bytes += len(data)
@@ -225,7 +177,7 @@ class HttpSource:
                     raise BadAnswer(f"{stop - start} bytes less than asked for")
             except BadAnswer as error:
                 if resumed:
-                    raise self._gave_up(head.path, error) from error
+                    raise self._upstream.gave_up(head.path, error) from error
                 resumed = True
                 self.stats.retries += 1
 
@@ -233,11 +185,11 @@ class HttpSource:
 
     async def _verified(self, head: Head, runs: Sequence[Run]) -> dict[int, bytes]:
         """Fetch runs in one request; what does not match its digest is fetched once more."""
-        pieces = await self._twice(head.path, self._transfer, head, runs)
+        pieces = await self._upstream.twice(head.path, self._transfer, head, runs)
         extents = [extent for run in runs for extent in run.extents]
         bad = await self._rejected(head, extents, pieces)
         for again in plan(bad, self._gap_bytes):
-            fetched = await self._twice(head.path, self._transfer, head, again)
+            fetched = await self._upstream.twice(head.path, self._transfer, head, again)
             still_bad = await self._rejected(head, [e for run in again for e in run.extents], fetched)
             if still_bad:
                 extent = still_bad[0]
@@ -266,7 +218,10 @@ class HttpSource:
         return bad
 
     async def _transfer(self, head: Head, runs: Sequence[Run]) -> dict[int, bytes]:
-        async with self._slot(), self._answer(head.path, "/data/", head.etag, runs=runs) as response:
+        async with (
+            self._upstream.slot(),
+            self._upstream.answer(head.path, "/data/", head.etag, runs=runs) as response,
+        ):
             reader: SingleReader | MultipartReader
             if len(runs) == 1:
                 _check_single(response, runs[0], head.size)
@@ -284,144 +239,12 @@ class HttpSource:
             for extent in run.extents
         }
 
-    # -- the wire --------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """Wait for leave to ask; who waited while the other side was found dead does not try in turn."""
-        now = asyncio.get_running_loop().time
-        since = now()
-        async with self._slots:
-            if self._down_at > since:
-                raise Unavailable(f"{self.name} does not answer")
-            yield
-
-    @asynccontextmanager
-    async def _answer(
-        self,
-        path: DatasetPath,
-        route: str,
-        etag: str | None,
-        *,
-        query: str = "",
-        runs: Sequence[Run] = (),
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask, and yield an answer of status 200 or 206 that is of the version asked for.
-
-        Raises
-        ------
-        BadAnswer
-            If the answer, or what the caller reads of it, is broken; its connection is closed then.
-        """
-        headers = dict(self._headers)
-        if etag is not None:
-            headers["If-Match"] = f'"{etag}"'
-        if runs:
-            headers["Range"] = range_header(runs)
-        url = URL(f"{self._base}{route}{quote(str(path), safe='/')}{query}", encoded=True)
-        try:
-            async with self._session.get(
-                url, headers=headers, timeout=self._timeout, allow_redirects=False
-            ) as response:
-                self.stats.requests += 1
-                self._down_at = float("-inf")
-                try:
-                    if response.status not in (200, 206):
-                        raise await self._problem(response, path, etag)
-                    _check_etag(response, path, etag)
-                    yield response
-                except BaseException:
-                    response.close()  # the connection may be at any byte of the answer
-                    raise
-        except (aiohttp.ClientConnectorError, TimeoutError, aiohttp.InvalidURL) as error:
-            self._down_at = asyncio.get_running_loop().time()
-            self.stats.errors += 1
-            reason = "does not answer" if isinstance(error, TimeoutError) else "cannot be reached"
-            raise Unavailable(f"{self.name} {reason} ({type(error).__name__}, asked for {path})") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            if isinstance(error, Caterva2Error):
-                raise
-            raise BadAnswer(f"{type(error).__name__}: the connection broke") from error
-
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for data in response.content.iter_any():
-            self.stats.bytes += len(data)
-            body += data
-            if len(body) > METADATA_BYTES:
-                raise BadAnswer(f"metadata of more than {METADATA_BYTES} bytes")
-        return bytes(body)
-
-    async def _problem(
-        self, response: aiohttp.ClientResponse, path: DatasetPath, etag: str | None
-    ) -> Exception:
-        problem = _parse_problem(await self._body(response))
-        detail = str(problem.get("detail") or response.reason or "")[:500]
-        match response.status:
-            case 404:
-                return NotFound(str(path), detail or None)
-            case 412:
-                current = problem.get("current_etag")
-                return Changed(str(path), etag, current if isinstance(current, str) else None)
-            case 401 | 403:
-                return Unauthorized(f"{self.name} refuses the token ({response.status})")
-            case status:
-                self.stats.errors += 1
-                after = response.headers.get("Retry-After", "")
-                retry_after_s = float(after) if after.isascii() and after.isdigit() else 2.0
-                return Unavailable(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
-
-    async def _twice(
-        self, path: DatasetPath, attempt: Callable[..., Awaitable[T]], *args: Any
-    ) -> T:  # Any: passed through to `attempt`
-        """Run an attempt, and once more if the answer was bad.
-
-        Raises
-        ------
-        Unavailable
-            If it was bad twice.
-        """
-        try:
-            return await attempt(*args)
-        except BadAnswer as error:
-            self.stats.retries += 1
-            log.info("%s sent a bad answer for %s, asking again: %s", self.name, path, error)
-        try:
-            return await attempt(*args)
-        except BadAnswer as error:
-            raise self._gave_up(path, error) from error
-
-    def _gave_up(self, path: DatasetPath, error: BadAnswer) -> Unavailable:
-        self.stats.errors += 1
-        return Unavailable(f"{self.name} sent a bad answer for {path}, twice: {error}")
-
 
 def _check_single(response: aiohttp.ClientResponse, run: Run, file_size: int) -> None:
     if response.status == 206:
         check_range(response.headers.get("Content-Range"), run, file_size)
     elif (run.start, run.stop) != (0, file_size):
         raise BadAnswer("the whole file where a range was asked for")
-
-
-def _etag_of(response: aiohttp.ClientResponse) -> str:
-    value = response.headers.get("ETag", "")
-    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
-        raise BadAnswer(f"ETag {value!r}, which is not strong (does a proxy change the answers?)")
-    return value[1:-1]
-
-
-def _check_etag(response: aiohttp.ClientResponse, path: DatasetPath, etag: str | None) -> None:
-    current = _etag_of(response)
-    if etag is not None and current != etag:
-        raise Changed(str(path), etag, current)
-
-
-def _parse_problem(body: bytes) -> dict[str, Any]:
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        return {}
-    return problem if isinstance(problem, dict) else {}
 
 
 def _number_ranges(numbers: Sequence[int]) -> str:

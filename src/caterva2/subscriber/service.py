@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from os import cpu_count
-from typing import Any, Self
+from typing import Any
 
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
@@ -16,10 +15,12 @@ from caterva2.config import SubscriberSettings
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
+from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server
+from caterva2.http.service import Service
 from caterva2.model.catalogue import Catalogue
-from caterva2.model.path import DatasetPath
+from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.slices import Reader
 from caterva2.state import StateLock
 from caterva2.subscriber.follow import Follower
@@ -33,7 +34,7 @@ ROOTS_WRITTEN_S = 10.0
 """How often it is written when roots were last confirmed, in seconds: the error of an age after a crash."""
 
 
-class SubscriberService:
+class SubscriberService(Service):
     """Follows the catalogue of a broker and serves every root from a cache that fills itself.
 
     An async context manager: it serves once it is entered, with what it knows from last time, whether the
@@ -45,36 +46,18 @@ class SubscriberService:
 
     Raises
     ------
-    StateInUse, ConfigError, OSError
+    StateInUse, ConfigError, CannotListen
         On entering: another process owns the state directory, it cannot be used, or the address is taken.
     """
 
     name = "subscriber"
 
     def __init__(self, settings: SubscriberSettings) -> None:
+        super().__init__(settings)
         self.settings = settings
-        self.address = settings.listen
-        self.catalogue = Catalogue()
-        self._stack = AsyncExitStack()
-        self._failed: asyncio.Future[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    async def wait(self) -> None:
-        """Return never; raise when a part of the service failed for good."""
-        assert self._failed is not None
-        await asyncio.shield(self._failed)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        self._failed = asyncio.get_running_loop().create_future()
         stack.enter_context(StateLock(settings.state))
         executor = stack.enter_context(ThreadPoolExecutor(2 * (cpu_count() or 1), "caterva2"))
 
@@ -98,44 +81,30 @@ class SubscriberService:
 
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
         follower = Follower(self.catalogue, store, self.source)
-        await self._spawn(stack, CatalogueView(self.bus, self.catalogue).run)
-        await self._spawn(stack, follower.run)
-        await self._spawn(stack, lambda: _write_roots(store))
+        self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
+        self._spawn(stack, follower.run())
+        self._spawn(stack, _write_roots(store))
+        self._spawn(stack, _drop_deleted(self.catalogue, self.source))
 
         metrics = Metrics("subscriber")
         metrics.add_catalogue(self.catalogue)
         metrics.add_stats("cache", self.source.stats)
         metrics.add_stats("upstream", self.upstream)
+        streams = EventStreams(self.catalogue)
         app = build_app(
             title="Caterva2 subscriber",
             routes=data_routes(self),
             routers=[
-                catalogue_router(self.catalogue),
+                catalogue_router(self.catalogue, streams),
                 subscriber_router(self.catalogue, follower, self.source),
             ],
             metrics=metrics,
             token=settings.token,
             health=self._health,
         )
-        server = await stack.enter_async_context(Server(app, settings.listen))
+        server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         self.address = server.address
-        await self._spawn(stack, server.wait)
-
-    async def _spawn(self, stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a part until the stack is closed; if it fails before, so does the service."""
-        task = asyncio.create_task(run())
-        task.add_done_callback(self._on_done)
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        stack.push_async_callback(stop)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        assert self._failed is not None
-        if not task.cancelled() and (error := task.exception()) and not self._failed.done():
-            self._failed.set_exception(error)
+        self._spawn(stack, server.wait())
 
     # -- what the routes ask (`caterva2.http.data.DataService`) -------------------------------------
 
@@ -154,6 +123,19 @@ class SubscriberService:
     def url(self) -> str:
         """The address for others."""
         return self.settings.url or self.address.url
+
+
+async def _drop_deleted(catalogue: Catalogue, cache: CachedSource) -> None:
+    """Drop what is cached of datasets when they are deleted."""
+    deleted: asyncio.Queue[str] = asyncio.Queue()
+    undo = catalogue.listen(
+        lambda event, _: deleted.put_nowait(event.path) if event.kind == "deleted" else None
+    )
+    try:
+        while True:
+            await cache.drop(parse_path(await deleted.get()))
+    finally:
+        undo()
 
 
 async def _write_roots(store: SubscriberStore) -> None:

@@ -13,6 +13,7 @@ from caterva2.broker.service import BrokerService
 from caterva2.config import Address, BrokerSettings, PublisherSettings, SubscriberSettings, Token
 from caterva2.publisher.service import PublisherService
 from caterva2.subscriber.service import SubscriberService
+from caterva2.testing.waiting import until
 
 __all__ = ["Cluster", "running_cluster"]
 
@@ -57,7 +58,7 @@ class Cluster:
             await self.start_broker()
             await self.start_publisher()
             await self.start_subscriber()
-            await self.wait_for(self._in_sync)
+            await until(self._in_sync)
         except BaseException:
             await self.__aexit__()
             raise
@@ -96,17 +97,6 @@ class Cluster:
         if stack is not None:
             await stack.aclose()
 
-    async def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """Wait until a condition holds.
-
-        Raises
-        ------
-        TimeoutError
-        """
-        async with asyncio.timeout(timeout_s):
-            while not condition():  # noqa: ASYNC110 - any condition, of parts that have no event for it
-                await asyncio.sleep(0.01)
-
     def _in_sync(self) -> bool:
         mine, theirs = self.publisher.catalogue.roots, self.subscriber.catalogue.roots
         return self.publisher.scanned and all(
@@ -134,7 +124,7 @@ class RunningCluster:
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         """Wait until a condition holds; it is looked at on the cluster's loop."""
-        self.run(self.cluster.wait_for(condition, timeout_s))
+        self.run(until(condition, timeout_s))
 
     @property
     def url(self) -> str:

@@ -22,7 +22,7 @@ from caterva2.model.manifest import Extent, Head, digest
 from caterva2.model.path import DatasetPath
 from caterva2.source.protocol import Source
 
-__all__ = ["SourceContract", "all_extents"]
+__all__ = ["SourceContract", "all_extents", "read_all"]
 
 Published = Mapping[DatasetPath, bytes]
 """The bytes of each dataset published."""
@@ -34,6 +34,12 @@ async def all_extents(source: Source, head: Head) -> list[Extent]:
     for page in await source.pages(head, range(head.npages)):
         extents += page.extents()
     return sorted(extents, key=lambda extent: extent.offset)
+
+
+async def read_all(source: Source, path: DatasetPath) -> bytes:
+    """Return the bytes of the current version of a dataset, read extent by extent."""
+    head = await source.head(path)
+    return b"".join(await source.read(head, await all_extents(source, head)))
 
 
 class SourceContract:

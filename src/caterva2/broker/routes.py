@@ -1,0 +1,32 @@
+"""The broker's own route: where the bus is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from caterva2.bus.connection import BusAddress
+
+__all__ = ["broker_router"]
+
+
+def broker_router(bus_at: Callable[[str], BusAddress]) -> APIRouter:
+    """Return the routes of a broker.
+
+    Parameters
+    ----------
+    bus_at : callable
+        Returns where the bus is for somebody who reaches the broker by a host name or address.
+    """
+    router = APIRouter(tags=["bus"])
+
+    @router.get("/api/bus")
+    async def bus(request: Request) -> Response:
+        """Return where the bus is, and its token. They are good until the broker says otherwise."""
+        answer: dict[str, Any] = bus_at(request.url.hostname or "").to_json()
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    return router

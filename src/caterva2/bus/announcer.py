@@ -1,0 +1,348 @@
+"""Announcing roots: the bus is made equal to the publisher's catalogue, and kept so.
+
+Announcing is level-triggered: what is on the bus is read (all of it after every reconnection), compared, and
+what differs is put. So a lost message, a wiped store or somebody else's writing is repaired without being
+known as such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from caterva2.bus.buckets import ALIVE, DATA, MARKER_TTL_S, Bucket
+from caterva2.bus.claims import ClaimLost, check_claim, take_claim
+from caterva2.bus.connection import Bus
+from caterva2.bus.keys import data_key, parse_data_key, root_filter, root_key
+from caterva2.bus.records import Claim, Heartbeat, decode_entry, encode_entry
+from caterva2.bus.view import Change, View
+from caterva2.errors import BusError, Corrupt, InvalidPath
+from caterva2.model.catalogue import Catalogue, Entry, Event, Root
+from caterva2.model.path import DatasetPath
+
+__all__ = ["OURS", "WAITING", "Announcer", "Behind"]
+
+BEAT_S = 1.5
+"""Pause between heartbeats, in seconds."""
+
+NEWS_S = 0.2
+"""Least pause before a heartbeat out of turn, when the bus has just become equal to the catalogue."""
+
+GATHER_S = 0.002
+"""How long changes gather before they are put, in seconds."""
+
+WINDOW = 500
+"""Most puts under way."""
+
+COMPARED = 5000
+"""Most datasets compared before others get a turn on the event loop."""
+
+WITHDRAW_S = 1.0
+"""How long a clean stop waits for the bus, in seconds."""
+
+WAITING = "waiting"
+OURS = "ours"
+
+Behind = Callable[[DatasetPath, int], None]
+
+log = structlog.get_logger(__name__)
+
+
+class Announcer:
+    """Announces a publisher's roots.
+
+    The catalogue must be complete when `run` is called: what it does not have is deleted from the bus.
+
+    Parameters
+    ----------
+    bus : Bus
+    catalogue : Catalogue
+        The publisher's own.
+    roots : mapping of str to str
+        Titles by root.
+    instance : str
+        Names the publisher's state directory; the same after a restart.
+    url : str
+        Where others reach the publisher.
+    on_behind : callable, optional
+        Called with a dataset and a generation: the bus has a version of that generation that is not ours, so
+        readers would ignore ours until its generation is greater. It happens when the state was lost while
+        the clock went back.
+
+    Attributes
+    ----------
+    claims : dict of str to str
+        By root: `WAITING`, `OURS`, or the reason why the root was refused.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        catalogue: Catalogue,
+        roots: Mapping[str, str],
+        *,
+        instance: str,
+        url: str,
+        on_behind: Behind | None = None,
+    ) -> None:
+        self._bus = bus
+        self.claims = dict.fromkeys(roots, WAITING)
+        self._roots = [
+            _RootAnnouncer(
+                bus, catalogue, root, Claim(instance, url, title), claims=self.claims, on_behind=on_behind
+            )
+            for root, title in roots.items()
+        ]
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether all roots are ours and the bus equals the catalogue."""
+        return all(root.in_sync for root in self._roots)
+
+    async def run(self) -> None:
+        """Announce until cancelled; then the roots are withdrawn, so that everybody knows at once."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for root in self._roots:
+                    group.create_task(root.run())
+        finally:
+            await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        held = [root for root, claim in self.claims.items() if claim == OURS]
+        if not held or not self._bus.connected:
+            return
+        with contextlib.suppress(BusError, TimeoutError):
+            async with asyncio.timeout(WITHDRAW_S), self._bus.session() as client:
+                alive = Bucket(client, ALIVE)
+                await asyncio.gather(*(alive.delete(root_key(root)) for root in held))
+
+
+class _RootAnnouncer:
+    """Announces one root. It is also the `caterva2.bus.view.Follower` of the root's datasets on the bus."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        catalogue: Catalogue,
+        root: str,
+        claim: Claim,
+        *,
+        claims: dict[str, str],
+        on_behind: Behind | None,
+    ) -> None:
+        self._bus = bus
+        self._catalogue = catalogue
+        self._root = root
+        self._claim = claim
+        self._claims = claims
+        self._on_behind = on_behind
+        self._work = asyncio.Event()
+        self._news = asyncio.Event()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget what was on the bus."""
+        self._view = View(self._bus, DATA, root_filter(self._root), self)
+        self._mirror = Catalogue()
+        self._there = self._mirror.set_root(self._root)
+        self._seen: set[str] = set()
+        self._strays: set[str] = set()  # keys with something that is not ours to read
+        self._dirty: set[str] = set()
+        self._compare_all = False
+        self._acknowledged: dict[str, int] = {}
+        self._told = ""  # the digest of the last heartbeat
+        self._work.clear()
+        self._read = asyncio.Event()  # all of it, at least once
+
+    async def run(self) -> None:
+        stop = self._catalogue.listen(self._on_event)
+        try:
+            while True:
+                try:
+                    async with self._bus.session() as client:
+                        await self._announce(client)
+                except* ClaimLost as lost:
+                    log.warning("root lost", root=self._root, reason=str(lost.exceptions[0]))
+                    self._claims[self._root] = WAITING
+                except* (BusError, NatsError, TimeoutError, OSError) as failed:
+                    log.debug("announcing interrupted", root=self._root, reason=str(failed.exceptions[0]))
+                await asyncio.sleep(random.uniform(0.05, 0.2))
+        finally:
+            stop()
+
+    async def _announce(self, client: Client) -> None:
+        """Claim the root and announce it, over one connection."""
+        await take_claim(client, self._root, self._claim, self._on_refused)
+        if self._claims[self._root] != OURS:
+            log.info("root claimed", root=self._root)
+            self._claims[self._root] = OURS
+        self._reset()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._view.run())
+            group.create_task(self._put(Bucket(client, DATA)))
+            group.create_task(self._beat(client))
+
+    def _on_refused(self, reason: str) -> None:
+        if self._claims[self._root] != reason:
+            log.warning("root refused, will keep trying", root=self._root, reason=reason)
+            self._claims[self._root] = reason
+
+    # -- what is on the bus --------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self._seen = set()
+        self._strays = set()
+
+    def done(self) -> None:
+        for name in self._there.entries.keys() - self._seen:
+            self._mirror.apply(self._root, name, None)
+        self._compare_all = True
+        self._read.set()
+        self._work.set()
+
+    def change(self, change: Change) -> None:
+        try:
+            name = parse_data_key(change.key).name
+            entry = None if change.value is None else decode_entry(change.value)
+        except (InvalidPath, Corrupt) as error:
+            log.warning("repairing a malformed dataset on the bus", key=change.key, reason=str(error))
+            self._strays.add(change.key)
+            self._work.set()
+            return
+        self._strays.discard(change.key)
+        if not self._view.synced:
+            self._seen.add(name)
+        old = self._there.entries.get(name)
+        if old and entry and entry.generation < old.generation:
+            self._mirror.apply(self._root, name, None)  # a catalogue never goes back; the bus may
+        self._mirror.apply(self._root, name, entry)
+        acknowledged = self._acknowledged.get(name, 0)
+        if change.revision >= acknowledged:
+            self._acknowledged.pop(name, None)
+            if entry != self._want(name):
+                self._check_behind(name, entry)
+                self._dirty.add(name)
+                self._work.set()
+        if self.in_sync and self._there.digest != self._told:
+            self._news.set()
+
+    def _check_behind(self, name: str, entry: Entry | None) -> None:
+        mine = self._want(name)
+        if entry is None or mine is None or entry.etag == mine.etag or entry.generation < mine.generation:
+            return
+        path = DatasetPath(self._root, name)
+        if self._on_behind is not None:
+            self._on_behind(path, entry.generation)
+        else:
+            log.warning("the bus has a later generation", path=str(path), generation=entry.generation)
+
+    # -- what should be there ------------------------------------------------------------------------
+
+    def _on_event(self, event: Event, _: Entry | None) -> None:
+        root, _slash, name = event.path.partition("/")
+        if root == self._root and name:
+            self._dirty.add(name)
+            self._work.set()
+
+    def _wanted(self) -> Root:
+        return self._catalogue.roots.get(self._root) or Root(self._root)
+
+    def _want(self, name: str) -> Entry | None:
+        return self._wanted().entries.get(name)
+
+    @property
+    def in_sync(self) -> bool:
+        wanted = self._wanted()
+        return (
+            self._view.synced
+            and self._claims[self._root] == OURS
+            and not self._strays
+            and wanted.digest == self._there.digest
+            and len(wanted.entries) == len(self._there.entries)
+        )
+
+    # -- making them equal ---------------------------------------------------------------------------
+
+    async def _put(self, bucket: Bucket) -> None:
+        await self._read.wait()
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(GATHER_S)
+            self._work.clear()
+            strays, self._strays = self._strays, set()
+            await asyncio.gather(*(bucket.delete(key, MARKER_TTL_S) for key in strays))
+            names, self._dirty = self._dirty, set()
+            if self._compare_all:
+                self._compare_all = False
+                names = {*self._wanted().entries, *self._there.entries}
+            await self._put_names(bucket, names)
+
+    async def _put_names(self, bucket: Bucket, names: Iterable[str]) -> None:
+        remaining = iter(names)
+        try:
+            while compared := list(islice(remaining, COMPARED)):
+                different = (name for name in compared if self._want(name) != self._there.entries.get(name))
+                for window in _windows(different):
+                    await asyncio.gather(*(self._put_name(bucket, name) for name in window))
+                await asyncio.sleep(0)
+        except BusError as error:
+            log.warning("cannot announce, will try again", root=self._root, reason=str(error))
+            self._dirty.update(chain(compared, remaining))
+            self._work.set()
+            await asyncio.sleep(BEAT_S)
+
+    async def _put_name(self, bucket: Bucket, name: str) -> None:
+        entry, key = self._want(name), data_key(self._root, name)
+        if entry is None:
+            revision = await bucket.delete(key, MARKER_TTL_S)
+        else:
+            revision = await bucket.put(key, encode_entry(entry))
+        if revision > self._view.revision:
+            self._acknowledged[name] = revision
+
+    # -- heartbeats ----------------------------------------------------------------------------------
+
+    async def _beat(self, client: Client) -> None:
+        alive, loop = Bucket(client, ALIVE), asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await check_claim(client, self._root, self._claim)
+                while loop.time() < began + BEAT_S:
+                    self._news.clear()
+                    await alive.put(root_key(self._root), self._heartbeat().encode())
+                    await asyncio.sleep(NEWS_S)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout_at(began + BEAT_S):
+                            await self._news.wait()
+            except ClaimLost:
+                raise
+            except BusError as error:
+                log.debug("heartbeat failed", root=self._root, reason=str(error))
+                await asyncio.sleep(NEWS_S)
+
+    def _heartbeat(self) -> Heartbeat:
+        digest = self._there.digest if self.in_sync else None
+        self._told = digest or ""
+        return Heartbeat(
+            self._claim.instance,
+            self._claim.url,
+            len(self._there.entries),
+            digest,
+            self._view.epoch,
+            self._view.revision,
+        )
+
+
+def _windows(names: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(names)
+    while window := list(islice(remaining, WINDOW)):
+        yield window

@@ -1,0 +1,208 @@
+"""The key-value buckets of the bus: what they are, and the operations on them.
+
+A bucket is a JetStream stream ``KV_<bucket>`` that keeps the last message of each subject
+``$KV.<bucket>.<key>`` (NATS ADR-8). A revision is a sequence number of that stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+
+from caterva2.errors import BusError
+
+__all__ = [
+    "ALIVE",
+    "ALIVE_TTL_S",
+    "DATA",
+    "MARKER_TTL_S",
+    "ROOTS",
+    "Bucket",
+    "Gone",
+    "Stored",
+    "ensure",
+    "gone_of",
+]
+
+ROOTS = "C2_ROOTS"
+"""Root -> `caterva2.bus.records.Claim`."""
+
+DATA = "C2_DATA"
+"""Root and dataset -> entry."""
+
+ALIVE = "C2_ALIVE"
+"""Root -> `caterva2.bus.records.Heartbeat`; in memory."""
+
+ALIVE_TTL_S = 5.0
+"""Without a heartbeat for this long a publisher is gone."""
+
+MARKER_TTL_S = 3600.0
+"""How long a deletion can be seen by those who resume."""
+
+REQUEST_S = 3.0
+"""How long an operation may take."""
+
+_VERSION_NEEDED = (2, 11)
+_WRONG_REVISION = (10071, 10164)
+
+
+class Gone(Enum):
+    """Why there is no value under a key."""
+
+    DELETED = "deleted"
+    """Somebody deleted it."""
+    EXPIRED = "expired"
+    """It was not renewed in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is under a key.
+
+    Attributes
+    ----------
+    value : bytes or None
+    revision : int
+        0 if there never was anything.
+    gone : Gone or None
+        Why there is no value; None as well where there never was one.
+    """
+
+    value: bytes | None
+    revision: int
+    gone: Gone | None = None
+
+
+def gone_of(headers: Mapping[str, str] | None) -> Gone | None:
+    """Return what the headers of a message say of a deletion; None if it has a value."""
+    if not headers:
+        return None
+    if headers.get("KV-Operation") in ("DEL", "PURGE"):
+        return Gone.DELETED
+    return Gone.EXPIRED if "Nats-Marker-Reason" in headers else None
+
+
+class Bucket:
+    """Operations on a bucket over a connection.
+
+    Parameters
+    ----------
+    client : Client
+    name : str
+
+    Raises
+    ------
+    BusError
+        From every operation that gets no answer or is refused.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._jetstream = client.jetstream(timeout=REQUEST_S)
+        self._name = name
+
+    async def get(self, key: str) -> Stored:
+        """Return what is under a key, as the leader of the bucket knows it."""
+        try:
+            message = await self._jetstream.get_msg(f"KV_{self._name}", subject=f"$KV.{self._name}.{key}")
+        except NotFoundError:
+            return Stored(None, 0)
+        except (NatsError, TimeoutError) as error:
+            raise self._failed("read", key, error) from error
+        gone = gone_of(message.headers)
+        return Stored(None if gone else message.data or b"", message.seq or 0, gone)
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Set a value; return its revision."""
+        return await self._publish("write", key, value, {})
+
+    async def replace(self, key: str, value: bytes, revision: int) -> int | None:
+        """Set a value if the key is still at a revision (0: never written); return the new one, else None."""
+        try:
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+            return await self._publish("write", key, value, headers)
+        except BusError as error:
+            if isinstance(error.__cause__, APIError) and error.__cause__.err_code in _WRONG_REVISION:
+                return None
+            raise
+
+    async def delete(self, key: str, marker_ttl_s: float | None = None) -> int:
+        """Delete a key; return the revision of the marker.
+
+        Parameters
+        ----------
+        key : str
+        marker_ttl_s : float, optional
+            Keep the marker for this long; by default for as long as the bucket keeps anything.
+        """
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        if marker_ttl_s is not None:
+            headers["Nats-TTL"] = str(int(marker_ttl_s))
+        return await self._publish("delete", key, b"", headers)
+
+    async def _publish(self, verb: str, key: str, value: bytes, headers: dict[str, str]) -> int:
+        try:
+            acknowledged = await self._jetstream.publish(
+                f"$KV.{self._name}.{key}", value, headers=headers or None
+            )
+        except (NatsError, TimeoutError) as error:
+            raise self._failed(verb, key, error) from error
+        return int(acknowledged.seq)
+
+    def _failed(self, verb: str, key: str, error: Exception) -> BusError:
+        return BusError(f"cannot {verb} {key!r} in {self._name}: {error or type(error).__name__}")
+
+
+def _config(bucket: str) -> api.StreamConfig:
+    in_memory = bucket == ALIVE
+    return api.StreamConfig(
+        name=f"KV_{bucket}",
+        subjects=[f"$KV.{bucket}.>"],
+        allow_direct=True,
+        allow_msg_ttl=True,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        discard=api.DiscardPolicy.NEW,
+        max_age=ALIVE_TTL_S if in_memory else 0,
+        duplicate_window=ALIVE_TTL_S if in_memory else 120,
+        max_msgs_per_subject=1,
+        storage=api.StorageType.MEMORY if in_memory else api.StorageType.FILE,
+        subject_delete_marker_ttl=ALIVE_TTL_S if in_memory else MARKER_TTL_S,
+    )
+
+
+async def ensure(client: Client) -> None:
+    """Make the buckets that are missing. Those that are there stay as they are (an operator's replicas).
+
+    Raises
+    ------
+    BusError
+        If the server is too old, has no JetStream, or refuses.
+    """
+    version = client.connected_server_version
+    if (version.major, version.minor) < _VERSION_NEEDED:
+        wanted = ".".join(map(str, _VERSION_NEEDED))
+        raise BusError(f"nats-server {version} is too old: {wanted} or later is needed")
+    jetstream = client.jetstream(timeout=REQUEST_S)
+    try:
+        for bucket in (ROOTS, DATA, ALIVE):
+            await _ensure(jetstream, bucket)
+    except ServiceUnavailableError as error:
+        raise BusError("nats-server runs without JetStream, or it is not ready: start it with -js") from error
+    except (NatsError, TimeoutError) as error:
+        raise BusError(f"cannot make the buckets: {error or type(error).__name__}") from error
+
+
+async def _ensure(jetstream: JetStreamContext, bucket: str) -> None:
+    try:
+        found = await jetstream.stream_info(f"KV_{bucket}")
+    except NotFoundError:
+        await jetstream.add_stream(_config(bucket))
+        return
+    if not found.config.allow_msg_ttl:
+        raise BusError(f"bucket {bucket} was made without per-message TTL: delete it, it will be made again")

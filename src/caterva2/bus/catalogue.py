@@ -1,0 +1,269 @@
+"""A catalogue filled from the bus: what is published, by whom, and whether that is confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from caterva2.bus.buckets import ALIVE, ALIVE_TTL_S, DATA, ROOTS, Gone
+from caterva2.bus.connection import Bus
+from caterva2.bus.keys import parse_data_key, parse_root_key
+from caterva2.bus.records import Claim, Heartbeat, decode_entry
+from caterva2.bus.view import Change, View
+from caterva2.errors import Corrupt, InvalidPath
+from caterva2.model.catalogue import Catalogue, Entry, Root
+
+__all__ = ["CatalogueView"]
+
+TICK_S = 0.25
+"""How often clocks are looked at, in seconds."""
+
+GRACE_S = 2.0
+"""Cut off for less than this, what was known of a root's state stays, in seconds."""
+
+RESYNC_PAUSE_S = 5.0
+"""Least pause between two readings of everything that disagreement asked for; doubles up to 16 times that."""
+
+HISTORY = 1000
+"""How many past digests of a root are kept, to compare a heartbeat with what was seen when it was made."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Presence:
+    """What is known of a root beside its catalogue."""
+
+    beat: Heartbeat | None = None
+    beat_at: float = 0.0
+    judged: bool = True
+    disagreed: int = 0
+    confirmed_at: float = float("-inf")
+    seen: set[str] | None = None
+    unseen: set[str] = field(default_factory=set)
+    history: deque[tuple[int, str, int]] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+
+@dataclass(frozen=True, slots=True)
+class _Follower:
+    """A `caterva2.bus.view.Follower` made of functions."""
+
+    change: Callable[[Change], None]
+    begin: Callable[[], None] = lambda: None
+    done: Callable[[], None] = lambda: None
+
+
+class CatalogueView:
+    """Fills a catalogue from the bus and keeps it current.
+
+    The catalogue may have entries from before (loaded from disk). An entry is deleted when its deletion is
+    seen, or when all was read, the entry was not there, and the root's publisher confirms that it put all: a
+    bus that lost its store, with no publisher to fill it again, empties nothing. A root is forgotten only
+    when its claim is deleted.
+
+    A root is *fresh* while its publisher's heartbeats come and their digest equals the catalogue's.
+
+    Parameters
+    ----------
+    bus : Bus
+    catalogue : Catalogue
+    """
+
+    def __init__(self, bus: Bus, catalogue: Catalogue) -> None:
+        self._bus = bus
+        self._catalogue = catalogue
+        self._presences: dict[str, _Presence] = {}
+        self._orphans: dict[str, dict[str, Entry]] = {}
+        self._cut_off_at: float | None = time.monotonic()
+        self._back_at = 0.0
+        self._resync_after = 0.0
+        self._resync_pause_s = RESYNC_PAUSE_S
+        self.roots = View(bus, ROOTS, ">", _Follower(self._on_root))
+        self.data = View(bus, DATA, ">", _Follower(self._on_entry, self._on_begin, self._on_done))
+        self.alive = View(bus, ALIVE, ">", _Follower(self._on_alive))
+
+    @property
+    def synced(self) -> bool:
+        """Whether all that is on the bus was told."""
+        return self.roots.synced and self.data.synced and self.alive.synced
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for view in (self.roots, self.data, self.alive):
+                group.create_task(view.run())
+            while True:
+                await asyncio.sleep(TICK_S)
+                self._tick()
+
+    def _presence(self, root: str) -> _Presence:
+        return self._presences.setdefault(root, _Presence())
+
+    # -- what the views tell -----------------------------------------------------------------------
+
+    def _on_root(self, change: Change) -> None:
+        try:
+            root = parse_root_key(change.key)
+            claim = None if change.value is None else Claim.decode(change.value)
+        except (InvalidPath, Corrupt) as error:
+            log.warning("skipped a malformed root on the bus", key=change.key, reason=str(error))
+            return
+        if claim is None:
+            self._on_root_removed(root)
+            return
+        new = root not in self._catalogue.roots
+        self._catalogue.set_root(root, url=claim.url, title=claim.title, instance=claim.instance)
+        if new:
+            for name, entry in self._orphans.pop(root, {}).items():
+                self._catalogue.apply(root, name, entry)
+        self._judge(root)
+
+    def _on_root_removed(self, root: str) -> None:
+        known = self._catalogue.roots.get(root)
+        if known is not None:
+            # still on the bus; they come back with the root
+            self._orphans[root] = dict(known.entries)
+            self._catalogue.remove_root(root)
+        self._presences.pop(root, None)
+
+    def _on_begin(self) -> None:
+        for presence in self._presences.values():
+            presence.seen, presence.unseen = None, set()
+            presence.history.clear()
+        for root in self._catalogue.roots:
+            self._presence(root).seen = set()
+
+    def _on_done(self) -> None:
+        for root, presence in self._presences.items():
+            if presence.seen is not None and root in self._catalogue.roots:
+                presence.unseen = self._catalogue.roots[root].entries.keys() - presence.seen
+            presence.seen = None
+            presence.history.clear()  # of a mixture of old and new
+
+    def _on_entry(self, change: Change) -> None:
+        try:
+            path = parse_data_key(change.key)
+            entry = None if change.value is None else decode_entry(change.value)
+        except (InvalidPath, Corrupt) as error:
+            log.warning("skipped a malformed dataset on the bus", key=change.key, reason=str(error))
+            return
+        presence = self._presence(path.root)
+        if presence.seen is not None:
+            presence.seen.add(path.name)
+        presence.unseen.discard(path.name)
+        root = self._catalogue.roots.get(path.root)
+        if root is None:
+            orphans = self._orphans.setdefault(path.root, {})
+            if entry is None:
+                orphans.pop(path.name, None)
+            else:
+                orphans[path.name] = entry
+            return
+        self._catalogue.apply(path.root, path.name, entry)
+        if not presence.unseen:
+            presence.history.append((change.revision, root.digest, len(root.entries)))
+        if not presence.judged:
+            self._judge(path.root)
+
+    def _on_alive(self, change: Change) -> None:
+        try:
+            root = parse_root_key(change.key)
+            beat = None if change.value is None else Heartbeat.decode(change.value)
+        except (InvalidPath, Corrupt) as error:
+            log.warning("skipped a malformed heartbeat on the bus", key=change.key, reason=str(error))
+            return
+        presence = self._presence(root)
+        if beat is None:
+            if change.gone is Gone.DELETED:  # withdrawn by a publisher that stops; expiry has our own clock
+                presence.beat = None
+                if root in self._catalogue.roots:
+                    self._catalogue.doubt(root)
+                    self._catalogue.set_state(root, "offline")
+            return
+        presence.beat, presence.beat_at, presence.judged = beat, time.monotonic(), False
+        self._judge(root)
+
+    # -- what follows from it ------------------------------------------------------------------------
+
+    def _judge(self, name: str) -> None:
+        """Conclude from a root's last heartbeat, if what it takes was seen already."""
+        root, presence = self._catalogue.roots.get(name), self._presence(name)
+        beat = presence.beat
+        if root is None or beat is None or not self._beats(root, presence):
+            return
+        if time.monotonic() - presence.beat_at > ALIVE_TTL_S or not self._bus.connected:
+            return
+        self._catalogue.set_state(name, "online")
+        if presence.judged or not self.data.synced:
+            return
+        if beat.digest is None or beat.epoch != self.data.epoch:
+            presence.judged = True
+            if beat.digest is not None:
+                self._disagree(name, presence, "the stream is another one")
+            return
+        if beat.revision > self.data.revision:
+            return  # judged when that change comes
+        presence.judged = True
+        for dataset in presence.unseen:
+            self._catalogue.apply(name, dataset, None)
+        presence.unseen = set()
+        known = self._known_at(root, presence, beat.revision)
+        if known is None:
+            return
+        if (beat.digest, beat.count) == known:
+            presence.disagreed = 0
+            presence.confirmed_at = time.monotonic()
+            self._resync_pause_s = RESYNC_PAUSE_S
+            self._catalogue.confirm(name)
+        else:
+            self._disagree(name, presence, "digests differ")
+
+    def _known_at(self, root: Root, presence: _Presence, revision: int) -> tuple[str, int] | None:
+        """Return digest and count of a root as of a revision; None if that is forgotten."""
+        if not presence.history or presence.history[-1][0] <= revision:
+            return root.digest, len(root.entries)
+        for seen, digest, count in reversed(presence.history):
+            if seen <= revision:
+                return digest, count
+        return None
+
+    def _disagree(self, name: str, presence: _Presence, why: str) -> None:
+        presence.disagreed += 1
+        if presence.disagreed < 2:
+            return
+        self._catalogue.doubt(name)
+        now = time.monotonic()
+        if now >= self._resync_after:
+            self._resync_after = now + self._resync_pause_s
+            self._resync_pause_s = min(2 * self._resync_pause_s, 16 * RESYNC_PAUSE_S)
+            presence.disagreed = 0
+            self.data.resync(f"root {name!r}: {why}")
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if not (self.synced and self._bus.connected):
+            self._cut_off_at = self._cut_off_at or now
+        elif self._cut_off_at is not None:
+            self._cut_off_at, self._back_at = None, now
+        for name, root in list(self._catalogue.roots.items()):
+            presence = self._presence(name)
+            if not presence.judged:
+                self._judge(name)
+            lapsed = now - presence.confirmed_at > ALIVE_TTL_S
+            if root.fresh and (lapsed or self._cut_off_at is not None):
+                self._catalogue.doubt(name)
+            if self._cut_off_at is None:
+                # publishers were cut off too, perhaps: each has the time of a heartbeat since we are back
+                heard_at = presence.beat_at if self._beats(root, presence) else 0.0
+                if now - max(heard_at, self._back_at) > ALIVE_TTL_S:
+                    self._catalogue.set_state(name, "offline")
+            elif now - self._cut_off_at > GRACE_S:
+                self._catalogue.set_state(name, "unknown")
+
+    def _beats(self, root: Root, presence: _Presence) -> bool:
+        return presence.beat is not None and presence.beat.instance == root.instance

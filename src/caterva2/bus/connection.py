@@ -1,0 +1,314 @@
+"""Where the bus is, and a connection to it that comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from caterva2.bus.buckets import ensure
+from caterva2.config import Token
+from caterva2.errors import BusError, Caterva2Error, Corrupt, Unauthorized, Unavailable
+
+__all__ = ["Bus", "BusAddress", "ask_broker", "connect", "without_secrets"]
+
+CONNECT_S = 3.0
+"""How long a connection may take to be made, in seconds."""
+
+PING_S = 5
+"""Pause between pings; a connection that misses two of them is dead. In seconds."""
+
+FIRST_PAUSE_S = 0.05
+LAST_PAUSE_S = 2.0
+"""Pauses between attempts grow from one to the other, in seconds."""
+
+PENDING_BYTES = 32 << 20
+"""How much may wait to be sent, in bytes."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BusAddress:
+    """Where the bus is.
+
+    Attributes
+    ----------
+    urls : tuple of str
+        Servers of one NATS, each of which will do: ``nats://host:port``.
+    token : Token or None
+    """
+
+    urls: tuple[str, ...]
+    token: Token | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``/api/bus`` answers."""
+        return {"urls": list(self.urls), "token": None if self.token is None else str(self.token)}
+
+    @classmethod
+    def from_json(cls, raw: object) -> BusAddress:
+        """Parse what ``/api/bus`` answers.
+
+        Raises
+        ------
+        Corrupt
+        """
+        urls = raw.get("urls") if isinstance(raw, dict) else None
+        if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
+            raise Corrupt("not the address of a bus: 'urls' is not a list of URLs")
+        token = raw.get("token") if isinstance(raw, dict) else None
+        if token is not None and not isinstance(token, str):
+            raise Corrupt("not the address of a bus: 'token' is not text")
+        return cls(tuple(urls), None if token is None else Token(token))
+
+    def __str__(self) -> str:
+        return ", ".join(map(without_secrets, self.urls))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the user part of the URLs in it."""
+    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
+
+
+async def ask_broker(
+    url: str, token: Token | None, session: aiohttp.ClientSession | None = None
+) -> BusAddress:
+    """Ask a broker where its bus is.
+
+    Parameters
+    ----------
+    url : str
+        Of the broker.
+    token : Token or None
+    session : aiohttp.ClientSession, optional
+        By default one is made for this request.
+
+    Raises
+    ------
+    Unavailable
+        If it does not answer.
+    Unauthorized
+        If it refuses the token.
+    BusError
+        If what answers is not a broker.
+    """
+    if session is None:
+        async with aiohttp.ClientSession() as own:
+            return await ask_broker(url, token, own)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        timeout = aiohttp.ClientTimeout(total=CONNECT_S)
+        async with session.get(f"{url}/api/bus", headers=headers, timeout=timeout) as answer:
+            if answer.status == 401:
+                raise Unauthorized(
+                    f"the broker at {url} refuses the token: set the one of the group (CATERVA2_TOKEN)"
+                )
+            if answer.status >= 500:
+                raise Unavailable(f"the broker at {url} answers {answer.status}")
+            if answer.status != 200:
+                raise BusError(f"what answers at {url} is not a broker: status {answer.status} for /api/bus")
+            return BusAddress.from_json(json.loads(await answer.read()))
+    except (ValueError, aiohttp.InvalidURL) as error:
+        raise BusError(f"what answers at {url} is not a broker: {error}") from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Unavailable(
+            f"the broker at {url} cannot be reached: {error or type(error).__name__}"
+        ) from error
+
+
+async def connect(address: BusAddress, on_closed: Callable[[], None] | None = None) -> Client:
+    """Connect once, to any of the servers of a bus, and make the buckets that are missing.
+
+    Parameters
+    ----------
+    address : BusAddress
+    on_closed : callable, optional
+        Called when the connection is lost, or closed.
+
+    Raises
+    ------
+    Unavailable
+        If none of the servers answers.
+    BusError
+        If one answers but cannot be used: too old, no JetStream, wrong token.
+    """
+    errors = []
+    for url in random.sample(address.urls, len(address.urls)):
+        try:
+            return await _connect(url, address.token, on_closed)
+        except BusError:
+            raise
+        except (NatsError, OSError, TimeoutError, ValueError) as error:
+            errors.append(f"{without_secrets(url)}: {without_secrets(str(error)) or type(error).__name__}")
+    raise Unavailable(f"no nats-server answers: {'; '.join(errors)}")
+
+
+async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] | None) -> Client:
+    client = Client()
+
+    async def closed() -> None:
+        if on_closed is not None:
+            on_closed()
+
+    async def on_error(error: Exception) -> None:
+        log.debug("bus error", error=without_secrets(repr(error)))
+
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await client.connect(
+                url,
+                token=None if token is None else str(token),
+                name="caterva2",
+                error_cb=on_error,
+                closed_cb=closed,
+                allow_reconnect=False,  # `Bus` does it, since server and token may be others by then
+                connect_timeout=CONNECT_S,  # type: ignore[arg-type]  # annotated int, used as a float
+                ping_interval=PING_S,
+                max_outstanding_pings=2,
+                pending_size=PENDING_BYTES,
+            )
+        await ensure(client)
+    except BaseException as error:
+        await close(client)
+        if "authorization violation" in str(error).lower():
+            raise BusError(f"the nats-server at {without_secrets(url)} refuses the token") from error
+        raise
+    return client
+
+
+async def close(client: Client) -> None:
+    """Close a connection; one that is broken already as well."""
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        await client.close()
+
+
+class Bus:
+    """A connection to the bus, made again whenever it is lost; an async context manager.
+
+    Entering it does not wait for the connection.
+
+    Parameters
+    ----------
+    locate : callable
+        Returns where the bus is; asked at the start and while no connection can be made, since the bus may
+        have come back elsewhere. Its errors are retried.
+    """
+
+    def __init__(self, locate: Callable[[], Awaitable[BusAddress]]) -> None:
+        self._locate = locate
+        self._address: BusAddress | None = None
+        self._client: Client | None = None
+        self._changed = asyncio.Condition()
+        self._lost = asyncio.Event()
+        self._scopes: set[asyncio.Timeout] = set()
+        self._task: asyncio.Task[None]
+        self.problem: str | None = None
+        """Why there is no connection; None while there is one, and before the first attempt."""
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="bus")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._client is not None
+
+    async def wait_connected(self) -> None:
+        """Return once there is a connection."""
+        await self._wait_client()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Client]:
+        """Wait for a connection and use it, as long as it lasts.
+
+        Raises
+        ------
+        BusError
+            In place of the body, which is cancelled: the connection was lost.
+        """
+        client = await self._wait_client()
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._scopes.add(scope)
+                yield client
+        except TimeoutError:
+            if scope.expired():
+                raise BusError("the connection to the bus was lost") from None
+            raise
+        finally:
+            self._scopes.discard(scope)
+
+    async def _wait_client(self) -> Client:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._client is not None)
+            assert self._client is not None
+            return self._client
+
+    async def _run(self) -> None:
+        while True:
+            client = await self._connect()
+            try:
+                async with self._changed:
+                    self._client = client
+                    self._changed.notify_all()
+                await self._lost.wait()
+            finally:
+                self._client = None
+                self._end_sessions()
+                await close(client)
+
+    def _end_sessions(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for scope in self._scopes:
+            scope.reschedule(now)
+        self._scopes.clear()
+
+    async def _connect(self) -> Client:
+        pause_s, attempts, had_one = FIRST_PAUSE_S, 0, self._address is not None
+        if had_one:
+            self.problem = "the connection was lost"
+            log.warning("bus lost, connecting again", bus=str(self._address))
+        while True:
+            try:
+                if attempts or self._address is None:
+                    await self._ask()
+                assert self._address is not None
+                self._lost.clear()
+                client = await connect(self._address, self._lost.set)
+            except Caterva2Error as error:
+                if not had_one and str(error) != self.problem:
+                    log.warning("bus unreachable, will keep trying", reason=str(error))
+                self.problem = str(error)
+            else:
+                self.problem = None
+                log.info("bus connected", bus=str(self._address))
+                return client
+            attempts += 1
+            # not all at once: a server that comes back has all of us to serve
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+
+    async def _ask(self) -> None:
+        try:
+            self._address = await self._locate()
+        except Unavailable:
+            if self._address is None:  # without the broker the bus may well be there, where it was
+                raise

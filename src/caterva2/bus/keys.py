@@ -1,0 +1,73 @@
+"""How the names of roots and datasets become keys of the bus.
+
+Keys may have ``-/_=.A-Za-z0-9``, and ``.`` separates their tokens. Every other byte of a name's UTF-8, and
+``.`` and ``=`` themselves, are written as ``=XX`` with two upper-case hexadecimal digits. A dataset's key is
+``<root>.<name>``, each encoded, so that ``<root>.>`` selects a root.
+"""
+
+from __future__ import annotations
+
+import re
+
+from caterva2.errors import InvalidPath
+from caterva2.model.path import DatasetPath, check_root, parse_path
+
+__all__ = ["data_key", "parse_data_key", "parse_root_key", "root_filter", "root_key"]
+
+_UNSAFE = re.compile(rb"[^-/_A-Za-z0-9]")
+_ESCAPE = re.compile(rb"=([0-9A-F]{2})")
+
+
+def _encode(text: str) -> str:
+    return _UNSAFE.sub(lambda match: b"=%02X" % match[0][0], text.encode()).decode("ascii")
+
+
+def _decode(token: str) -> str:
+    text = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), token.encode()).decode()
+    if _encode(text) != token:
+        raise ValueError("not the one way to write it")
+    return text
+
+
+def root_key(root: str) -> str:
+    """Return the key of a root."""
+    return _encode(root)
+
+
+def root_filter(root: str) -> str:
+    """Return the pattern of the keys of a root's datasets."""
+    return f"{_encode(root)}.>"
+
+
+def data_key(root: str, name: str) -> str:
+    """Return the key of a dataset."""
+    return f"{_encode(root)}.{_encode(name)}"
+
+
+def parse_root_key(key: str) -> str:
+    """Return the root that a key names.
+
+    Raises
+    ------
+    InvalidPath
+        If it is not the key of a root.
+    """
+    try:
+        return check_root(_decode(key))
+    except ValueError as error:
+        raise InvalidPath(f"{key!r} is not the key of a root: {error}") from error
+
+
+def parse_data_key(key: str) -> DatasetPath:
+    """Return the dataset that a key names.
+
+    Raises
+    ------
+    InvalidPath
+        If it is not the key of a dataset.
+    """
+    root, _, name = key.partition(".")
+    try:
+        return parse_path(f"{check_root(_decode(root))}/{_decode(name)}")
+    except ValueError as error:
+        raise InvalidPath(f"{key!r} is not the key of a dataset: {error}") from error

@@ -1,0 +1,182 @@
+"""What the values on the bus say: JSON objects. Unknown members are ignored, so that they can grow."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from caterva2.errors import Corrupt
+from caterva2.model.catalogue import Entry
+from caterva2.model.path import Kind
+
+__all__ = ["Claim", "Heartbeat", "decode_entry", "encode_entry"]
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """To whom a root belongs.
+
+    Attributes
+    ----------
+    instance : str
+        The publisher's state directory, by a random name.
+    url : str
+        Where it serves the root.
+    title : str
+    """
+
+    instance: str
+    url: str
+    title: str = ""
+
+    def encode(self) -> bytes:
+        """Return the value."""
+        return _dump(asdict(self))
+
+    @classmethod
+    def decode(cls, value: bytes) -> Claim:
+        """Parse a value.
+
+        Raises
+        ------
+        Corrupt
+        """
+        raw = _load(value)
+        return cls(_text(raw, "instance"), _text(raw, "url"), _text(raw, "title", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life of a root's publisher, and what the bus should say of the root by now.
+
+    Attributes
+    ----------
+    instance, url : str
+        As in the `Claim`.
+    count : int
+        Datasets of the root.
+    digest : str or None
+        Digest of the root as the bus has it; None while the publisher has changes to announce.
+    epoch : str
+        The stream to which `revision` belongs.
+    revision : int
+        The last change of the root that `digest` covers. Who has not seen it yet cannot compare.
+    """
+
+    instance: str
+    url: str
+    count: int
+    digest: str | None
+    epoch: str
+    revision: int
+
+    def encode(self) -> bytes:
+        """Return the value."""
+        return _dump(asdict(self))
+
+    @classmethod
+    def decode(cls, value: bytes) -> Heartbeat:
+        """Parse a value.
+
+        Raises
+        ------
+        Corrupt
+        """
+        raw = _load(value)
+        digest = None if raw.get("digest") is None else _text(raw, "digest")
+        return cls(
+            _text(raw, "instance"),
+            _text(raw, "url"),
+            _count(raw, "count"),
+            digest,
+            _text(raw, "epoch"),
+            _count(raw, "revision"),
+        )
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the value of a dataset."""
+    members = {
+        "etag": entry.etag,
+        "generation": entry.generation,
+        "size": entry.size,
+        "kind": entry.kind,
+        "mtime": entry.mtime,
+        "shape": entry.shape,
+        "dtype": entry.dtype,
+        "error": entry.error,
+    }
+    return _dump({name: value for name, value in members.items() if value is not None})
+
+
+def decode_entry(value: bytes) -> Entry:
+    """Parse the value of a dataset.
+
+    Raises
+    ------
+    Corrupt
+        If it is not one.
+    """
+    raw = _load(value)
+    mtime, shape = raw.get("mtime"), raw.get("shape")
+    if isinstance(mtime, bool) or not isinstance(mtime, int | float) or not math.isfinite(mtime):
+        raise Corrupt(f"mtime is {mtime!r}")
+    if shape is not None:
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise Corrupt(f"shape is {shape!r}")
+        shape = tuple(shape)
+    etag = _text(raw, "etag")
+    if not etag:
+        raise Corrupt("etag is empty")
+    return Entry(
+        etag=etag,
+        generation=_count(raw, "generation"),
+        size=_count(raw, "size"),
+        kind=_kind(raw),
+        mtime=float(mtime),
+        shape=shape,
+        dtype=None if raw.get("dtype") is None else _text(raw, "dtype"),
+        error=None if raw.get("error") is None else _text(raw, "error"),
+    )
+
+
+def _kind(raw: Mapping[str, Any]) -> Kind:
+    for kind in _KINDS:
+        if raw.get("kind") == kind:
+            return kind
+    raise Corrupt(f"kind is {raw.get('kind')!r}")
+
+
+def _dump(members: Mapping[str, Any]) -> bytes:
+    return json.dumps(members, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        errors="backslashreplace"  # a lone surrogate of a message must not stop an announcement
+    )
+
+
+def _load(value: bytes) -> dict[str, Any]:
+    try:
+        raw = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise Corrupt("not a JSON object")
+    return raw
+
+
+def _text(raw: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = raw.get(name, default)
+    if not isinstance(value, str):
+        raise Corrupt(f"{name} is {value!r}")
+    return value
+
+
+def _count(raw: Mapping[str, Any], name: str) -> int:
+    value = raw.get(name)
+    if type(value) is not int or value < 0:
+        raise Corrupt(f"{name} is {value!r}")
+    return value

@@ -1,0 +1,274 @@
+"""Following a part of a bucket, and noticing when something may have been missed.
+
+The client's own watch does not see that a store was rolled back, wiped or made anew. A `View` uses a named
+consumer of its own: every message has the consumer's number, so a gap shows; while nothing happens the server
+sends the number reached, so that a missing last message and a dead server show. After an interruption it
+resumes behind the last revision seen, unless that makes no sense any more: then it reads all again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js import api
+from nats.js.errors import NotFoundError
+
+from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, ensure, gone_of
+from caterva2.bus.connection import Bus
+from caterva2.errors import BusError
+
+__all__ = ["Change", "Follower", "View"]
+
+HEARTBEAT_S = 1.0
+"""How often the server speaks while nothing happens, in seconds; after three misses the view starts again."""
+
+IDLE_S = 30.0
+"""The server forgets a consumer whose reader is gone for this long, in seconds."""
+
+BATCH = 500
+"""Most messages taken in before others get a turn on the event loop."""
+
+FIRST_PAUSE_S = 0.05
+LAST_PAUSE_S = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a key has become.
+
+    Attributes
+    ----------
+    key : str
+    value : bytes or None
+        None if it is gone.
+    revision : int
+    gone : Gone or None
+    """
+
+    key: str
+    value: bytes | None
+    revision: int
+    gone: Gone | None
+
+
+class Follower(Protocol):
+    """What is told the changes; on the event loop, in order of revision."""
+
+    def begin(self) -> None:
+        """Prepare: all keys that are there come next, from the oldest change to the newest."""
+        ...
+
+    def change(self, change: Change) -> None:
+        """Take in what a key has become; possibly what it was."""
+        ...
+
+    def done(self) -> None:
+        """Conclude: all that was there at `begin` has come; a key that did not is not there."""
+        ...
+
+
+class _Doubt(Exception):
+    """Something may have been missed."""
+
+
+class View:
+    """Follows the keys of a bucket that match a pattern.
+
+    Parameters
+    ----------
+    bus : Bus
+    bucket : str
+    pattern : str
+        A key, or ``prefix.>``.
+    follower : Follower
+
+    Attributes
+    ----------
+    synced : bool
+        Whether all that happened up to now, but for what is on its way, was told.
+    epoch : str
+        Names the stream that revisions belong to: another one after the store was wiped.
+    revision : int
+        Everything up to this revision was told (at least).
+    resyncs, resumes : int
+        How often all was read again, and how often a view resumed.
+    """
+
+    def __init__(self, bus: Bus, bucket: str, pattern: str, follower: Follower) -> None:
+        self._bus = bus
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
+        self._pattern = self._prefix + pattern
+        self._follower = follower
+        self._inbox: deque[Msg] = deque()
+        self._arrived = asyncio.Event()
+        self._doubted = False
+        self._begun = False  # told `begin`, and not `done` yet
+        self._heard_at = 0.0
+        self.synced = False
+        self.epoch = ""
+        self.revision = 0
+        self.resyncs = 0
+        self.resumes = 0
+
+    def resync(self, why: str) -> None:
+        """Read all again, at once."""
+        if not self._doubted:
+            log.info("bus view reads all again", stream=self._stream, keys=self._pattern, why=why)
+            self._doubted = True
+            self.synced = False
+            self._arrived.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                async with self._bus.session() as client:
+                    await self._follow(client)
+            except NotFoundError:
+                log.warning("a bucket is gone, making it again", stream=self._stream)
+                with contextlib.suppress(BusError, NatsError, TimeoutError):
+                    async with self._bus.session() as client:
+                        await ensure(client)
+            except (_Doubt, BusError, NatsError, TimeoutError, OSError) as error:
+                log.debug("bus view interrupted", stream=self._stream, why=str(error) or type(error).__name__)
+            finally:
+                if self.synced or self._doubted:
+                    pause_s = FIRST_PAUSE_S
+                self.synced = False
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+
+    async def _follow(self, client: Client) -> None:
+        """Follow over one connection, until asked to read all again."""
+        jetstream = client.jetstream(timeout=REQUEST_S)
+        state = await jetstream.stream_info(self._stream)
+        epoch, last = str(state.created), state.state.last_seq
+        self._inbox.clear()
+        subscription = await self._subscribe(client)
+        try:
+            full = self._begin(epoch, last)
+            consumer = await jetstream.add_consumer(
+                self._stream,
+                name=f"view-{secrets.token_hex(8)}",
+                filter_subject=self._pattern,
+                deliver_subject=subscription.subject,
+                ack_policy=api.AckPolicy.NONE,
+                max_deliver=1,
+                mem_storage=True,
+                num_replicas=1,
+                idle_heartbeat=HEARTBEAT_S,
+                flow_control=True,
+                inactive_threshold=IDLE_S,
+                deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT
+                if full
+                else api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=None if full else self.revision + 1,
+            )
+            delivered = consumer.delivered.consumer_seq if consumer.delivered else 0
+            await self._read(client, last, empty=not consumer.num_pending and not delivered)
+        finally:
+            with contextlib.suppress(NatsError, OSError):
+                await subscription.unsubscribe()
+
+    async def _subscribe(self, client: Client) -> Subscription:
+        async def receive(message: Msg) -> None:
+            self._inbox.append(message)
+            self._arrived.set()
+
+        return await client.subscribe(
+            client.new_inbox(), cb=receive, pending_msgs_limit=1 << 20, pending_bytes_limit=1 << 30
+        )
+
+    def _begin(self, epoch: str, last: int) -> bool:
+        silent_s = time.monotonic() - self._heard_at
+        full = self._doubted or epoch != self.epoch or last < self.revision or silent_s > MARKER_TTL_S / 2
+        self._doubted = False
+        self._arrived.clear()
+        self._heard_at = time.monotonic()
+        if not full:
+            self.resumes += 1
+            return False
+        self.resyncs += 1
+        self.epoch, self.revision, self._begun = epoch, 0, True
+        self._follower.begin()
+        return True
+
+    def _caught_up(self, revision: int) -> None:
+        self.revision = max(self.revision, revision)
+        self.synced = True
+        if self._begun:
+            self._begun = False
+            self._follower.done()
+
+    async def _read(self, client: Client, last: int, *, empty: bool) -> None:
+        """Take messages in until asked to read all again.
+
+        Parameters
+        ----------
+        client : Client
+        last : int
+            Last revision of the stream, from before the consumer was made.
+        empty : bool
+            Nothing is going to come, for now.
+        """
+        if empty:
+            self._caught_up(last)
+        number = 0
+        while not self._doubted:
+            async with asyncio.timeout(3 * HEARTBEAT_S):
+                await self._arrived.wait()
+            self._arrived.clear()
+            self._heard_at = time.monotonic()
+            for _ in range(min(BATCH, len(self._inbox))):
+                message = self._inbox.popleft()
+                status = (message.headers or {}).get("Status")
+                if status is None:
+                    number += 1
+                    self._take(message, number, last)
+                elif message.reply:  # flow control: go on sending
+                    await client.publish(message.reply)
+                else:
+                    self._check_heartbeat(message, number)
+                if self._doubted:
+                    return
+            if self._inbox:
+                self._arrived.set()
+                await asyncio.sleep(0)
+
+    def _take(self, message: Msg, number: int, last: int) -> None:
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>; with a
+        # domain and an account in front, so counted from the end of the fixed form
+        tokens = message.reply.split(".")
+        fixed = tokens if len(tokens) == 9 else tokens[2:11]
+        revision, position, pending = int(fixed[5]), int(fixed[6]), int(fixed[8])
+        if position != number:
+            raise _Doubt(f"message {position} came in place of {number}")
+        gone = gone_of(message.headers)
+        key = message.subject[len(self._prefix) :]
+        self._follower.change(Change(key, None if gone else message.data, revision, gone))
+        self.revision = max(self.revision, revision)
+        if not pending and not self.synced:
+            self._caught_up(last)
+
+    def _check_heartbeat(self, message: Msg, number: int) -> None:
+        headers = message.headers or {}
+        if headers.get("Status") != "100":
+            raise _Doubt(f"the server says {headers}")
+        if int(headers.get("Nats-Last-Consumer", number)) != number:
+            raise _Doubt(f"the server is at message {headers['Nats-Last-Consumer']}, here it is {number}")

@@ -1,0 +1,97 @@
+"""What a start finds on disk: which versions are here, and how much of each.
+
+An index row without its mirror is dropped, a mirror without its row is deleted, and a version that was being
+changed when the process ended is counted again from its presence map.
+"""
+
+from __future__ import annotations
+
+from caterva2.cache.census import count_extents, present_bytes
+from caterva2.cache.index import Index, Row
+from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.version import Version
+from caterva2.errors import Corrupt
+from caterva2.model.manifest import Head, Page, digest
+
+__all__ = ["is_complete", "mirror_name", "recover", "row_state"]
+
+
+def mirror_name(version: int) -> str:
+    """Return the private name of the mirror of a version, by its id in the index."""
+    return digest(b"mirror %d" % version).hex()
+
+
+def row_state(version: Version) -> tuple[int, int, bool, float, bool]:
+    """Return what `Index.update` takes."""
+    return version.id, version.cached_bytes, version.complete, version.last_used, version.dirty
+
+
+def recover(index: Index, pool: MirrorPool) -> list[Version]:
+    """Make the index and the mirrors agree, and return the versions that are here.
+
+    Raises
+    ------
+    OSError, sqlite3.Error
+        If the disk cannot be read or written.
+    """
+    rows = index.rows()
+    names = pool.names()
+    for orphan in names - {mirror_name(row.id) for row in rows}:
+        pool.remove(orphan)
+    lost = {row.id for row in rows if (row.cached_bytes or row.dirty) and mirror_name(row.id) not in names}
+    if lost:
+        index.remove(lost)
+    versions = [_reopened(row, pool) for row in rows if row.id not in lost]
+    unclean = [version for version in versions if version.dirty]
+    for version in unclean:
+        _recount(index, version)
+    index.update(map(row_state, unclean))
+    return versions
+
+
+def _reopened(row: Row, pool: MirrorPool) -> Version:
+    return Version(
+        row.id,
+        row.path,
+        row.etag,
+        row.generation,
+        row.size,
+        pool.mirror(mirror_name(row.id), row.size, row.nextents),
+        cached_bytes=row.cached_bytes,
+        complete=row.complete or not row.size,
+        last_used=row.last_used,
+        dirty=row.dirty,
+    )
+
+
+def _recount(index: Index, version: Version) -> None:
+    """Set `cached_bytes` and `complete` from the presence map."""
+    head, pages = _manifest(index, version)
+    if head is None or version.mirror is None:
+        return
+    numbers = version.mirror.numbers()
+    version.cached_bytes, unknown = present_bytes(head, pages, numbers)
+    version.mirror.clear(unknown)
+    version.complete = len(pages) == head.npages and len(numbers) == count_extents(head, pages)
+    version.dirty = False
+
+
+def is_complete(index: Index, version: Version) -> bool:
+    """Return whether all extents of a version are present."""
+    head, pages = _manifest(index, version)
+    if head is None or version.mirror is None or len(pages) != head.npages:
+        return False
+    return len(version.mirror.numbers()) == count_extents(head, pages)
+
+
+def _manifest(index: Index, version: Version) -> tuple[Head | None, list[Page]]:
+    """Return what the index has of a version's manifest, as far as it is sound."""
+    try:
+        encoded = index.head(version.id)
+        head = Head.decode(encoded) if encoded is not None else None
+        if head is None:
+            return None, []
+        blobs = (index.page(version.id, number) for number in index.page_numbers(version.id))
+        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
+    except Corrupt:
+        return None, []

@@ -1,0 +1,182 @@
+"""The publisher as a service: its parts, in the order in which they start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from caterva2.bus.announcer import Announcer
+from caterva2.bus.connection import Bus, ask_broker
+from caterva2.config import PublisherSettings
+from caterva2.errors import ConfigError, InvalidPath
+from caterva2.http.app import build_app
+from caterva2.http.catalogue import catalogue_router
+from caterva2.http.data import data_routes
+from caterva2.http.events import EventStreams
+from caterva2.http.metrics import Metrics
+from caterva2.http.server import Server
+from caterva2.http.service import Service
+from caterva2.model.path import DatasetPath, check_root
+from caterva2.publisher.directory import RootDirectory
+from caterva2.publisher.originals import PublishedOriginals
+from caterva2.publisher.store import PublisherStore
+from caterva2.publisher.versions import VersionStats
+from caterva2.publisher.watch import RootWatcher, WatchStats
+from caterva2.source.local import LocalSource
+from caterva2.source.slices import Reader
+from caterva2.state import StateLock
+
+__all__ = ["PublisherService"]
+
+
+class PublisherService(Service):
+    """Watches directories, announces what is in them, and serves it.
+
+    An async context manager: it serves once it is entered, what it knows from last time at once, what is new
+    as it is found, whether the broker is there or not. It never writes below the directories.
+
+    Parameters
+    ----------
+    settings : PublisherSettings
+    roots : mapping of str to Path
+        Directories by the name of their root. They may overlap.
+
+    Raises
+    ------
+    ConfigError
+        If there is no root, one cannot be named so, or its directory is missing; on entering: if the state
+        directory is unusable.
+    CannotListen
+        On entering: the address is in use.
+    StateInUse
+        On entering: another process owns the state directory.
+    """
+
+    name = "publisher"
+
+    def __init__(self, settings: PublisherSettings, roots: Mapping[str, Path]) -> None:
+        super().__init__(settings)
+        self.settings = settings
+        self.roots = {name: _directory_of(name, directory) for name, directory in roots.items()}
+        if not self.roots:
+            raise ConfigError("there is nothing to publish: give at least one NAME=DIR")
+        self.watchers: dict[str, RootWatcher] = {}
+        self.version_stats = VersionStats()
+        self.watch_stats = WatchStats()
+
+    @property
+    def scanned(self) -> bool:
+        """Whether all that was in the directories at the start is announced, or cannot be."""
+        return all(watcher.scanned for watcher in self.watchers.values())
+
+    @property
+    def url(self) -> str:
+        """The address for others."""
+        return self.settings.url or self.address.url
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        stack.enter_context(StateLock(settings.state))
+        store = PublisherStore(settings.state / "publisher.sqlite")
+        stack.callback(store.close)
+        executor = stack.enter_context(ThreadPoolExecutor(2 * (cpu_count() or 1), "caterva2"))
+        # Looking at directories, however large, keeps no request waiting
+        scanning = stack.enter_context(ThreadPoolExecutor(1, "caterva2-scan"))
+        self._add_watchers(store, scanning)
+
+        self.source = LocalSource(PublishedOriginals(self.watchers, store), executor)
+        stack.push_async_callback(self.source.close)
+        self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
+        self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
+        streams = EventStreams(self.catalogue)
+        app = build_app(
+            title="Caterva2 publisher",
+            routes=data_routes(self),
+            routers=[catalogue_router(self.catalogue, streams)],
+            metrics=self._metrics(),
+            token=settings.token,
+            health=self._health,
+        )
+        server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
+        self.address = server.address
+        for name, watcher in self.watchers.items():
+            self.catalogue.set_root(name, url=self.url, instance=store.instance)
+            self._spawn(stack, watcher.run())
+        for name in self.watchers:
+            self._spawn(stack, self._announce(name, store.instance))
+        self._spawn(stack, server.wait())
+
+    def _add_watchers(self, store: PublisherStore, executor: ThreadPoolExecutor) -> None:
+        for name, directory in self.roots.items():
+            self.catalogue.set_root(name, instance=store.instance)
+            self.watchers[name] = RootWatcher(
+                RootDirectory(name, str(directory), store, self.version_stats),
+                self.catalogue,
+                store,
+                executor,
+                settle_s=self.settings.settle_s,
+                rescan_s=self.settings.rescan_s,
+                stats=self.watch_stats,
+            )
+
+    async def _announce(self, root: str, instance: str) -> None:
+        """Announce a root while its directory is there."""
+        watcher = self.watchers[root]
+        while True:
+            await watcher.online.wait()
+            announcer = Announcer(
+                self.bus,
+                self.catalogue,
+                {root: ""},
+                instance=instance,
+                url=self.url,
+                on_behind=lambda path, generation: watcher.raise_generation(path.name, generation),
+            )
+            announcing = asyncio.create_task(announcer.run())
+            lost = asyncio.create_task(watcher.offline.wait())
+            try:
+                await asyncio.wait([announcing, lost], return_when=asyncio.FIRST_COMPLETED)
+                if announcing.done():
+                    announcing.result()
+            finally:
+                lost.cancel()
+                announcing.cancel()
+                await asyncio.gather(announcing, lost, return_exceptions=True)
+
+    def _metrics(self) -> Metrics:
+        metrics = Metrics("publisher")
+        metrics.add_catalogue(self.catalogue)
+        metrics.add_stats("source", self.source.stats)
+        metrics.add_stats("versions", self.version_stats)
+        metrics.add_stats("watch", self.watch_stats)
+        return metrics
+
+    # -- what the routes ask (`caterva2.http.data.DataService`) -------------------------------------
+
+    def local_state(self, path: DatasetPath) -> dict[str, Any]:  # noqa: ARG002 - of a protocol
+        """Return what ``/api/info`` says of a dataset beyond what all services do: nothing."""
+        return {}
+
+    def _health(self) -> dict[str, Any]:
+        states = {root.name: root.state for root in self.catalogue.roots.values()}
+        return {
+            "status": "degraded" if "offline" in states.values() else "ok",
+            "broker": "connected" if self.bus.connected else "unreachable",
+            "roots": states,
+        }
+
+
+def _directory_of(root: str, directory: Path) -> Path:
+    try:
+        check_root(root)
+    except InvalidPath as error:
+        raise ConfigError(str(error)) from error
+    if not directory.is_dir():
+        what = "is not a directory" if directory.exists() else "does not exist"
+        raise ConfigError(f"cannot publish {root!r}: {directory} {what}")
+    return directory.absolute()

@@ -1,0 +1,241 @@
+"""One host's HTTP API: how it is asked, and what its failures mean.
+
+Errors of the wire become the types of `caterva2.errors`, here and nowhere else on this side. They name the
+URL of the host without what may be secret in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from caterva2.config import Token
+from caterva2.errors import Caterva2Error, Changed, NotFound, Unauthorized, Unavailable
+from caterva2.model.path import DatasetPath
+from caterva2.source.byteranges import BadAnswer, Run, range_header
+
+__all__ = ["Upstream", "UpstreamStats", "etag_of"]
+
+METADATA_BYTES = 64 * 1024 * 1024
+"""Most that is read of a head or of a batch of pages, in bytes."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class UpstreamStats:
+    """What was asked of other hosts, for one or several sources.
+
+    Attributes
+    ----------
+    requests : int
+        Answers that began to arrive.
+    bytes : int
+        Bytes of body of all answers, metadata and errors included.
+    extents : int
+        Extents that arrived and were right.
+    rejected : int
+        Extents whose bytes did not match their digest.
+    retries : int
+        Requests that were repeated because the answer was not what was asked for.
+    errors : int
+        Requests that failed for good, because the other side could not be reached or answered nonsense.
+    """
+
+    requests: int = 0
+    bytes: int = 0
+    extents: int = 0
+    rejected: int = 0
+    retries: int = 0
+    errors: int = 0
+
+
+class Upstream:
+    """Asks one host. Parameters as of `caterva2.source.http.HttpSource`.
+
+    Attributes
+    ----------
+    name : str
+        URL of the host, without what may be secret in it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        *,
+        token: Token | None,
+        requests: int,
+        timeout_s: float,
+        stats: UpstreamStats,
+    ) -> None:
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        self.name = f"{parts.scheme}://{host}{parts.path}".rstrip("/")
+        self._session = session
+        self._headers = {"Accept-Encoding": "identity"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
+        elif user:  # what a reverse proxy may ask for
+            self._headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
+        self._slots = asyncio.Semaphore(requests)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
+        self._down_at = float("-inf")  # loop time of the last failure to reach it, if none succeeded since
+        self.stats = stats
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for leave to ask; who waited while the other side was found dead does not try in turn."""
+        now = asyncio.get_running_loop().time
+        since = now()
+        async with self._slots:
+            if self._down_at > since:
+                raise Unavailable(f"{self.name} does not answer")
+            yield
+
+    @asynccontextmanager
+    async def answer(
+        self,
+        path: DatasetPath,
+        route: str,
+        etag: str | None,
+        *,
+        query: str = "",
+        runs: Sequence[Run] = (),
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask, and yield an answer of status 200 or 206 that is of the version asked for.
+
+        Raises
+        ------
+        BadAnswer
+            If the answer, or what the caller reads of it, is broken; its connection is closed then.
+        """
+        headers = dict(self._headers)
+        if etag is not None:
+            headers["If-Match"] = f'"{etag}"'
+        if runs:
+            headers["Range"] = range_header(runs)
+        url = URL(f"{self.name}{route}{quote(str(path), safe='/')}{query}", encoded=True)
+        try:
+            async with self._session.get(
+                url, headers=headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                self.stats.requests += 1
+                self._down_at = float("-inf")
+                try:
+                    if response.status not in (200, 206):
+                        raise await self._problem(response, path, etag)
+                    _check_etag(response, path, etag)
+                    yield response
+                except BaseException:
+                    response.close()  # the connection may be at any byte of the answer
+                    raise
+        except (aiohttp.ClientConnectorError, TimeoutError, aiohttp.InvalidURL) as error:
+            self._down_at = asyncio.get_running_loop().time()
+            self.stats.errors += 1
+            reason = "does not answer" if isinstance(error, TimeoutError) else "cannot be reached"
+            raise Unavailable(f"{self.name} {reason} ({type(error).__name__}, asked for {path})") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            if isinstance(error, Caterva2Error):
+                raise
+            raise BadAnswer(f"{type(error).__name__}: the connection broke") from error
+
+    async def body(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body of an answer of metadata.
+
+        Raises
+        ------
+        BadAnswer
+            If it is longer than any metadata should be.
+        """
+        body = bytearray()
+        async for data in response.content.iter_any():
+            self.stats.bytes += len(data)
+            body += data
+            if len(body) > METADATA_BYTES:
+                raise BadAnswer(f"metadata of more than {METADATA_BYTES} bytes")
+        return bytes(body)
+
+    async def _problem(
+        self, response: aiohttp.ClientResponse, path: DatasetPath, etag: str | None
+    ) -> Exception:
+        problem = _parse_problem(await self.body(response))
+        detail = str(problem.get("detail") or response.reason or "")[:500]
+        match response.status:
+            case 404:
+                return NotFound(str(path), detail or None)
+            case 412:
+                current = problem.get("current_etag")
+                return Changed(str(path), etag, current if isinstance(current, str) else None)
+            case 401 | 403:
+                return Unauthorized(f"{self.name} refuses the token ({response.status})")
+            case status:
+                self.stats.errors += 1
+                after = response.headers.get("Retry-After", "")
+                retry_after_s = float(after) if after.isascii() and after.isdigit() else 2.0
+                return Unavailable(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
+
+    async def twice(
+        self, path: DatasetPath, attempt: Callable[..., Awaitable[T]], *args: Any
+    ) -> T:  # Any: passed through to `attempt`
+        """Run an attempt, and once more if the answer was bad.
+
+        Raises
+        ------
+        Unavailable
+            If it was bad twice.
+        """
+        try:
+            return await attempt(*args)
+        except BadAnswer as error:
+            self.stats.retries += 1
+            log.info("%s sent a bad answer for %s, asking again: %s", self.name, path, error)
+        try:
+            return await attempt(*args)
+        except BadAnswer as error:
+            raise self.gave_up(path, error) from error
+
+    def gave_up(self, path: DatasetPath, error: BadAnswer) -> Unavailable:
+        """Return what to raise after the second bad answer."""
+        self.stats.errors += 1
+        return Unavailable(f"{self.name} sent a bad answer for {path}, twice: {error}")
+
+
+def etag_of(response: aiohttp.ClientResponse) -> str:
+    """Return the strong ETag of an answer, without its quotes.
+
+    Raises
+    ------
+    BadAnswer
+        If it has none.
+    """
+    value = response.headers.get("ETag", "")
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        raise BadAnswer(f"ETag {value!r}, which is not strong (does a proxy change the answers?)")
+    return value[1:-1]
+
+
+def _check_etag(response: aiohttp.ClientResponse, path: DatasetPath, etag: str | None) -> None:
+    current = etag_of(response)
+    if etag is not None and current != etag:
+        raise Changed(str(path), etag, current)
+
+
+def _parse_problem(body: bytes) -> dict[str, Any]:
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from caterva2.cache.census import count_extents, present_bytes
+from caterva2.model.path import DatasetPath
+from caterva2.testing.contracts import all_extents
+from caterva2.testing.origin import MemoryOrigin
+
+
+@pytest.fixture(params=["a.b2nd", "b.b2frame", "c.bin", "empty"])
+async def version(request, array_bytes, frame_bytes, data):
+    contents = {"a.b2nd": array_bytes, "b.b2frame": frame_bytes, "c.bin": data, "empty": b""}
+    path = DatasetPath("foo", request.param)
+    origin = MemoryOrigin({path: contents[request.param]})
+    head = await origin.head(path)
+    return head, await origin.pages(head, range(head.npages)), await all_extents(origin, head)
+
+
+def test_all(version):
+    head, pages, extents = version
+    numbers = np.array(sorted(extent.number for extent in extents), np.int64)
+    nbytes, unknown = present_bytes(head, pages, numbers)
+    assert nbytes == head.size
+    assert unknown.size == 0
+    assert count_extents(head, pages) == len(extents)
+
+
+def test_some(version):
+    head, pages, extents = version
+    some = extents[::3]
+    numbers = np.array(sorted(extent.number for extent in some), np.int64)
+    assert present_bytes(head, pages, numbers)[0] == sum(extent.size for extent in some)
+
+
+def test_of_pages_that_are_not_known(version):
+    head, _, extents = version
+    numbers = np.array(sorted(extent.number for extent in extents), np.int64)
+    nbytes, unknown = present_bytes(head, [], numbers)
+    assert nbytes == sum(extent.size for extent in head.fixed)
+    assert len(unknown) == len(extents) - len(head.fixed)

@@ -1,0 +1,65 @@
+"""kill -9 at any moment: nothing that was there is lost, nothing wrong is served."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from caterva2.cache.census import present_bytes
+from caterva2.cache.mirror import MirrorPool
+from caterva2.model.path import DatasetPath
+from caterva2.testing.contracts import all_extents
+
+PATH = DatasetPath("foo", "data.b2nd")
+KILLS = int(os.environ.get("CATERVA2_TEST_KILLS", "10"))
+
+
+def run_and_kill(directory, file, seed):
+    """Let a process read through the cache, and kill it after some reads."""
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("kill_me.py")),
+        str(directory),
+        str(file),
+        str(seed),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            process.stdout.read(random.Random(seed).choice([1, 5, 20, 60]))
+        finally:
+            process.kill()
+
+
+async def test_killed_and_opened_again(opened, origin, array_bytes, tmp_path):
+    file = tmp_path / "data.b2nd"
+    file.write_bytes(array_bytes)
+    directory = tmp_path / "cache"
+    hits = 0
+    origin.publish(PATH, array_bytes)
+    etag_source = origin
+    for seed in range(KILLS):
+        run_and_kill(directory, file, seed)
+        # the same bytes were published by the killed process, under an etag that depends on their order
+        etag_source._generation = 0
+        etag_source.publish(PATH, array_bytes)
+        async with opened() as cached:
+            head = await cached.head(PATH)
+            extents = await all_extents(cached, head)
+            believed = cached.state(PATH).cached_bytes
+            pieces = await cached.read(head, extents)
+            assert b"".join(pieces) == array_bytes
+            assert cached.stats.rejected == 0
+            assert believed == sum(e.size for e in extents) - sum(
+                e.size for e in extents if (str(PATH), head.etag, e.number) in origin.reads
+            )
+            hits += cached.stats.hits
+            assert cached.state(PATH).complete
+            await cached.drop(PATH)
+        origin.reads.clear()
+    assert hits > 0
+    assert MirrorPool(directory / "mirrors").names() == set()
+    assert present_bytes(head, [], np.array([], np.int64))[0] == 0

@@ -1,0 +1,177 @@
+import errno
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caterva2.cache import mirror as module
+from caterva2.cache.mirror import MirrorPool
+from caterva2.model.manifest import Extent, digest
+
+SIZE = 100_000
+DATA = random.Random(7).randbytes(SIZE)
+EXTENTS = [Extent(n, n * 1000, 1000, digest(DATA[n * 1000 : (n + 1) * 1000])) for n in range(100)]
+
+
+def open_files():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def items(extents):
+    return [(extent, DATA[extent.offset : extent.stop]) for extent in extents]
+
+
+@pytest.fixture
+def pool(tmp_path):
+    pool = MirrorPool(tmp_path, max_open=3)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def mirror(pool):
+    return pool.mirror("m", SIZE, 100)
+
+
+def reopened(pool):
+    pool.close()
+    return pool.mirror("m", SIZE, 100)
+
+
+def test_empty_at_first(mirror):
+    assert mirror.read(EXTENTS[:2]) == ([None, None], [], 0)
+    assert mirror.numbers().tolist() == []
+
+
+def test_what_was_written_is_read(mirror):
+    assert mirror.write(items(EXTENTS[3:6])) == (EXTENTS[3:6], None)
+    assert mirror.write(items(EXTENTS[5:7])) == (EXTENTS[6:7], None)
+    pieces, rejected, verified = mirror.read(EXTENTS[2:8])
+    assert pieces == [None, *(data for _, data in items(EXTENTS[3:7])), None]
+    assert (rejected, verified) == ([], 0)
+    assert mirror.numbers().tolist() == [3, 4, 5, 6]
+    assert mirror.data_file.read_bytes()[3000:7000] == DATA[3000:7000]
+
+
+def test_after_opening_again_it_is_checked_once(mirror, pool):
+    mirror.write(items(EXTENTS[3:6]))
+    again = reopened(pool)
+    assert again.unverified(EXTENTS[3:6]) == EXTENTS[3:6]
+    assert again.read(EXTENTS[3:5])[2] == 2
+    assert again.read(EXTENTS[3:5])[2] == 0
+    assert again.unverified(EXTENTS[3:6]) == EXTENTS[5:6]
+
+
+def test_a_flipped_byte_makes_it_absent(mirror, pool):
+    mirror.write(items(EXTENTS[3:6]))
+    pool.close()
+    with mirror.data_file.open("r+b") as file:
+        file.seek(4321)
+        file.write(bytes([DATA[4321] ^ 4]))
+    again = reopened(pool)
+    pieces, rejected, _ = again.read(EXTENTS[3:6])
+    assert pieces == [DATA[3000:4000], None, DATA[5000:6000]]
+    assert rejected == [EXTENTS[4]]
+    assert reopened(pool).numbers().tolist() == [3, 5]
+
+
+def test_a_presence_bit_without_bytes_is_found(mirror, pool):
+    mirror.write(items(EXTENTS[:1]))
+    pool.close()
+    mirror.map_file.write_bytes(b"\1" * 100)
+    pieces, rejected, _ = reopened(pool).read(EXTENTS)
+    assert pieces == [DATA[:1000], *[None] * 99]
+    assert len(rejected) == 99
+
+
+@pytest.mark.parametrize("suffix", [".data", ".map"])
+def test_files_of_another_size_are_begun_anew(mirror, pool, tmp_path, suffix):
+    mirror.write(items(EXTENTS[:2]))
+    pool.close()
+    os.truncate(tmp_path / f"m{suffix}", 50)
+    again = reopened(pool)
+    assert again.read(EXTENTS[:2])[0] == [None, None]
+    again.write(items(EXTENTS[:2]))
+    assert reopened(pool).read(EXTENTS[:2])[0] == [DATA[:1000], DATA[1000:2000]]
+
+
+def test_a_file_cut_behind_our_back(mirror):
+    mirror.write(items(EXTENTS[:2]))
+    os.truncate(mirror.data_file, 1500)
+    pieces, rejected, _ = mirror.read(EXTENTS[:2])
+    assert pieces == [DATA[:1000], None]
+    assert rejected == [EXTENTS[1]]
+
+
+def test_clear(mirror, pool):
+    mirror.write(items(EXTENTS[:4]))
+    mirror.clear(np.array([1, 2]))
+    assert mirror.read(EXTENTS[:3])[0] == [DATA[:1000], None, None]
+    assert reopened(pool).numbers().tolist() == [0, 3]
+
+
+def test_a_full_disk_keeps_what_it_could(mirror, monkeypatch):
+    wrote = []
+
+    def pwrite(fd, data, offset):
+        if len(data) > 1 and len(wrote) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        wrote.extend([offset] if len(data) > 1 else [])
+        return os.pwrite(fd, data, offset)
+
+    monkeypatch.setattr(module, "_pwrite_once", pwrite)
+    new, error = mirror.write(items(EXTENTS[:5]))
+    assert new == EXTENTS[:2]
+    assert error is not None and error.errno == errno.ENOSPC
+    assert mirror.read(EXTENTS[:3])[0] == [DATA[:1000], DATA[1000:2000], None]
+
+
+def test_removed(mirror, pool):
+    mirror.write(items(EXTENTS[:2]))
+    mirror.remove()
+    assert pool.names() == set()
+    with pytest.raises(FileNotFoundError):
+        mirror.read(EXTENTS[:1])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors in /proc")
+def test_few_files_are_open(pool):
+    before = open_files()
+    mirrors = [pool.mirror(f"m{n}", SIZE, 100) for n in range(10)]
+    for _ in range(2):
+        for mirror in mirrors:
+            mirror.write(items(EXTENTS[:1]))
+            assert mirror.read(EXTENTS[:1])[0] == [DATA[:1000]]
+            assert open_files() - before <= 2 * 3
+    pool.close()
+    assert open_files() == before
+
+
+def test_many_threads_and_few_files(pool):
+    """Files are closed under others all the time; nobody reads or writes the wrong one."""
+    mirrors = [pool.mirror(f"m{n}", SIZE, 100) for n in range(8)]
+    wrong = []
+
+    def work(seed):
+        chance = random.Random(seed)
+        for _ in range(200):
+            which = chance.randrange(8)
+            extent = chance.choice(EXTENTS)
+            shifted = bytes(byte ^ which for byte in DATA[extent.offset : extent.stop])
+            mine = Extent(extent.number, extent.offset, extent.size, digest(shifted))
+            (piece,), rejected, _ = mirrors[which].read([mine])
+            if rejected or piece not in (None, shifted):
+                wrong.append((which, extent.number))
+            mirrors[which].write([(mine, shifted)])
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(pool) <= 3

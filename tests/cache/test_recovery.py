@@ -1,0 +1,71 @@
+import logging
+import shutil
+import sqlite3
+from contextlib import closing
+
+from caterva2.cache.index import Index
+from caterva2.model.manifest import FILE_EXTENT_BYTES as PAGE
+from caterva2.testing.contracts import all_extents, read_all
+
+
+class TestDamage:
+    async def test_a_flipped_byte_is_found_after_a_restart(
+        self, opened, origin, path, data, caplog, mirror_files
+    ):
+        async with opened() as cached:
+            await read_all(cached, path)
+        (data_file,) = [file for file in mirror_files() if file.suffix == ".data"]
+        where = 7 * PAGE + 5
+        with data_file.open("r+b") as file:
+            file.seek(where)
+            file.write(bytes([data[where] ^ 1]))
+        origin.reads.clear()
+        async with opened() as cached:
+            with caplog.at_level(logging.WARNING):
+                assert await read_all(cached, path) == data
+            assert cached.stats.rejected == 1
+            assert [number for _, _, number in origin.reads] == [4 + 7 * 2]
+            assert str(path) in caplog.text
+            assert cached.state(path).complete
+        assert data_file.read_bytes() == data
+
+    async def test_orphans_are_removed(self, opened, tmp_path, mirror_files):
+        mirrors = tmp_path / "cache" / "mirrors"
+        mirrors.mkdir(parents=True)
+        (mirrors / "left.data").write_bytes(b"x")
+        (mirrors / "left.map").write_bytes(b"x")
+        async with opened():
+            assert mirror_files() == []
+
+    async def test_a_version_whose_file_is_gone_is_fetched_again(
+        self, opened, path, data, mirror_files, tmp_path
+    ):
+        async with opened() as cached:
+            await read_all(cached, path)
+        for file in mirror_files():
+            file.unlink()
+        async with opened() as cached:
+            assert cached.state(path).cached_bytes == cached.stats.cached_bytes == 0
+        with closing(Index(tmp_path / "cache" / "index.sqlite")) as index:
+            assert index.rows() == []
+        async with opened() as cached:
+            assert await read_all(cached, path) == data
+
+    async def test_what_was_not_closed_is_counted_again(self, opened, path, data, tmp_path):
+        async with opened() as cached:
+            head = await cached.head(path)
+            await cached.read(head, (await all_extents(cached, head))[::2])
+            expected = cached.stats.cached_bytes
+            # as after kill -9: nothing more is written
+            shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+        async with opened(directory=tmp_path / "copy") as cached:
+            assert cached.stats.cached_bytes == cached.state(path).cached_bytes == expected
+            assert await read_all(cached, path) == data
+
+    async def test_a_damaged_head_is_fetched_again(self, opened, path, data, tmp_path):
+        async with opened() as cached:
+            await read_all(cached, path)
+        with closing(sqlite3.connect(tmp_path / "cache" / "index.sqlite")) as connection, connection:
+            connection.execute("UPDATE versions SET head = X'00'")
+        async with opened() as cached:
+            assert await read_all(cached, path) == data

@@ -1,0 +1,113 @@
+import math
+
+import pytest
+
+from caterva2.errors import NotFound
+from caterva2.model.catalogue import EVENTS_KEPT, Catalogue, Entry, Freshness
+from caterva2.model.path import parse_path
+
+
+def entry(generation=1, size=10, etag=None):
+    return Entry(etag or f"etag{generation}", generation, size, "file", 0.0)
+
+
+@pytest.fixture
+def catalogue():
+    made = Catalogue()
+    made.set_root("foo", url="http://x")
+    return made
+
+
+def test_entries_by_path(catalogue):
+    catalogue.apply("foo", "b/x", entry(size=5))
+    catalogue.apply("foo", "a", entry(size=7))
+    catalogue.apply("foo", "b-x", entry(size=1))
+    assert catalogue.entry(parse_path("foo/a")).size == 7
+    assert catalogue.root("foo").nbytes == 13
+    assert [name for name, _ in catalogue.below(parse_path("foo", allow_root=True))] == ["a", "b-x", "b/x"]
+    assert [name for name, _ in catalogue.below(parse_path("foo/b"))] == ["b/x"]
+    assert [name for name, _ in catalogue.below(parse_path("foo/a"))] == ["a"]
+    for wrong in ("foo/c", "bar/a"):
+        with pytest.raises(NotFound):
+            catalogue.entry(parse_path(wrong))
+        with pytest.raises(NotFound):
+            list(catalogue.below(parse_path(wrong)))
+
+
+def test_nobody_goes_backwards(catalogue):
+    assert catalogue.apply("foo", "a", entry(5))
+    assert not catalogue.apply("foo", "a", entry(4))
+    assert not catalogue.apply("foo", "a", entry(5))
+    assert catalogue.entry(parse_path("foo/a")).generation == 5
+    assert catalogue.apply("foo", "a", entry(6))
+    assert catalogue.apply("foo", "a", None)
+    assert not catalogue.apply("foo", "a", None)
+
+
+def test_the_digest_does_not_depend_on_the_order():
+    digests = []
+    for order in (("a", "b", "c"), ("c", "a", "b")):
+        made = Catalogue()
+        made.set_root("foo")
+        made.apply("foo", "gone", entry())
+        for name in order:
+            made.apply("foo", name, entry(etag=name))
+        made.apply("foo", "gone", None)
+        digests.append(made.root("foo").digest)
+    assert digests[0] == digests[1] != Catalogue().set_root("foo").digest
+
+
+def test_differences_are_events(catalogue):
+    heard = []
+    stop = catalogue.listen(lambda event, entry: heard.append((event.kind, event.path, event.generation)))
+    catalogue.set_state("foo", "online")
+    catalogue.set_state("foo", "online")
+    catalogue.apply("foo", "a", entry(1))
+    catalogue.apply("foo", "a", entry(2))
+    catalogue.set_state("foo", "unknown")
+    catalogue.remove_root("foo")
+    stop()
+    catalogue.set_root("bar")
+    catalogue.set_state("bar", "online")
+    assert heard == [
+        ("online", "foo", None),
+        ("created", "foo/a", 1),
+        ("changed", "foo/a", 2),
+        ("deleted", "foo/a", None),
+        ("offline", "foo", None),
+    ]
+    with pytest.raises(NotFound):
+        catalogue.root("foo")
+
+
+def test_events_resume(catalogue):
+    start = catalogue.last_event_id
+    for generation in range(1, 4):
+        catalogue.apply("foo", "a", entry(generation))
+    assert [event.generation for event in catalogue.events_after(start)] == [1, 2, 3]
+    second = catalogue.events_after(start)[1]
+    assert [event.generation for event in catalogue.events_after(second.id)] == [3]
+    assert catalogue.events_after(catalogue.last_event_id) == catalogue.events_after(None) == []
+    name = start.rpartition("-")[0]
+    for unknown in ("", "x", "x-1", f"{name}-4", f"{name}-²", f"{name}--1"):
+        assert catalogue.events_after(unknown) is None
+
+
+def test_events_too_old_are_not_resumed(catalogue):
+    start = catalogue.last_event_id
+    for generation in range(EVENTS_KEPT + 1):
+        catalogue.apply("foo", "a", entry(generation + 1))
+    assert catalogue.events_after(start) is None
+
+
+def test_freshness(catalogue):
+    root = catalogue.root("foo")
+    assert root.freshness == Freshness(False, math.inf)
+    catalogue.confirm("foo")
+    assert root.freshness == Freshness(True, 0.0)
+    assert root.freshness.word == "fresh"
+    catalogue.doubt("foo")
+    assert root.freshness.word == "unverified"
+    assert 0 <= root.freshness.age_s < 60
+    catalogue.doubt("foo", confirmed_at=0.0)
+    assert root.freshness.age_s > 1e9

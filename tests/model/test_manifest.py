@@ -1,0 +1,169 @@
+from dataclasses import replace
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caterva2.errors import Corrupt
+from caterva2.model.manifest import (
+    DIGEST_BYTES,
+    FIXED_SLOTS,
+    PAGE_BYTES,
+    PAGE_CHUNKS,
+    ChunkKind,
+    Extent,
+    Fixed,
+    Head,
+    Page,
+    digest,
+    page_starts,
+)
+from caterva2.model.path import parse_path
+
+NBLOCKS = 3
+
+
+def made():
+    """A version of five chunks: whole, blocks, zeros, blocks, whole with slack."""
+    kinds = [ChunkKind.WHOLE, ChunkKind.BLOCKS, ChunkKind.ZEROS, ChunkKind.BLOCKS, ChunkKind.WHOLE]
+    page = Page(
+        number=0,
+        first=0,
+        kinds=np.array(kinds, np.uint8),
+        offsets=np.array([100, 200, -1, 500, 800], np.int64),
+        sizes=np.array([100, 300, 0, 300, 50], np.int64),
+        slacks=np.array([0, 0, 0, 0, 50], np.int64),
+        digests=np.arange(5 * DIGEST_BYTES, dtype=np.uint8).reshape(5, -1),
+        slack_digests=np.zeros((5, DIGEST_BYTES), np.uint8),
+        preambles=np.array([0, 44, 0, 44, 0], np.int32),
+        block_starts=np.array([[44, 144, 244], [200, 44, 100]], np.int32),
+        block_digests=np.zeros((2, NBLOCKS, DIGEST_BYTES), np.uint8),
+        slots_per_chunk=NBLOCKS + 2,
+    )
+    head = Head(
+        path=parse_path("r/x.b2frame"),
+        etag="e" * 32,
+        generation=3,
+        kind="frame",
+        size=1000,
+        mtime_ns=5,
+        header=b"h" * 100,
+        fixed=(Extent(Fixed.HEADER, 0, 100, b"d" * 16), Extent(Fixed.TRAILER, 900, 100, b"t" * 16)),
+        nchunks=5,
+        slots_per_chunk=NBLOCKS + 2,
+        page_starts=np.array([0], np.int64),
+        meta={"blocksize": 10},
+    )
+    return head, page
+
+
+def test_wire_forms():
+    head, page = made()
+    back = Head.decode(head.encode())
+    assert back.encode() == head.encode()
+    assert (back.path, back.fixed, back.shape) == (head.path, head.fixed, None)
+    assert Page.decode(page.encode(), back).encode() == page.encode()
+
+
+def test_extents_lie_side_by_side():
+    _, page = made()
+    extents = list(page.extents())
+    assert [(e.offset, e.stop) for e in extents] == [
+        (100, 200), (200, 244), (244, 344), (344, 444), (444, 500),
+        (500, 544), (544, 600), (600, 700), (700, 800), (800, 850), (850, 900),
+    ]  # fmt: skip
+    assert len({e.number for e in extents}) == len(extents)
+    assert page.chunk_extents(2) == []
+    assert page.chunk_slack(0) is None and page.chunk_slack(4).size == 50
+    assert [e.number - FIXED_SLOTS for e in page.chunk_blocks(3, [0, 2])] == [3 * 5 + 2, 3 * 5 + 4]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"number": 1}, {"first": 1}, {"slots_per_chunk": 9}, {"kinds": np.full(5, 9, np.uint8)},
+        {"offsets": np.array([950, 200, -1, 500, 800])}, {"sizes": np.array([0, 300, 0, 300, 50])},
+        {"slacks": np.array([-1, 0, 0, 0, 50])}, {"preambles": np.zeros(5, np.int32)},
+        {"block_starts": np.array([[4, 144, 244], [200, 44, 100]])},
+        {"block_starts": np.array([[44, 44, 244], [200, 44, 100]])},
+        {"block_starts": np.array([[44, 144, 300], [200, 44, 100]])},
+        {"kinds": np.zeros(4, np.uint8)}, {"block_digests": np.zeros((1, NBLOCKS, 16), np.uint8)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_contradictory_pages_are_corrupt(changes):
+    head, page = made()
+    with pytest.raises(Corrupt):
+        Page.decode(replace(page, **changes).encode(), head)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nchunks": 0}, {"page_starts": np.array([1])}, {"page_starts": np.array([0, 0])},
+        {"page_starts": np.array([0, 7])}, {"page_starts": np.array([], np.int64)}, {"size": 950},
+        {"fixed": (Extent(0, 0, 0, b""),)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_contradictory_heads_are_corrupt(changes):
+    with pytest.raises(Corrupt):
+        Head.decode(replace(made()[0], **changes).encode())
+
+
+@given(st.binary(max_size=200))
+def test_junk_is_corrupt(data):
+    head, _ = made()
+    with pytest.raises(Corrupt):
+        Head.decode(data)
+    with pytest.raises(Corrupt):
+        Page.decode(data, head)
+
+
+@given(
+    st.sampled_from(["path", "fixed", "page_starts", "nchunks", "size", "kind"]),
+    st.none() | st.integers() | st.text(),
+)
+def test_heads_with_members_of_other_types_are_corrupt_or_sound(name, value):
+    raw = msgpack.unpackb(made()[0].encode())
+    try:
+        data = msgpack.packb({**raw, name: value})
+    except OverflowError:
+        return
+    try:
+        head = Head.decode(data)
+    except Corrupt:
+        return
+    assert Head.decode(head.encode()).encode() == head.encode()
+
+
+@given(st.lists(st.integers(0, 3 * PAGE_BYTES) | st.just(0), max_size=50))
+def test_pages_are_bounded(sizes):
+    starts = page_starts(np.array(sizes, np.int64))
+    assert bool(len(starts)) == bool(sizes)
+    for first, last in zip(starts, [*starts[1:], len(sizes)][: len(starts)], strict=True):
+        assert last > first
+        assert last == first + 1 or sum(sizes[first:last]) <= PAGE_BYTES
+    if sizes:
+        assert starts[0] == 0
+
+
+def test_pages_of_chunks_without_bytes():
+    starts = page_starts(np.zeros(3 * PAGE_CHUNKS + 1, np.int64))
+    assert starts.tolist() == [0, PAGE_CHUNKS, 2 * PAGE_CHUNKS, 3 * PAGE_CHUNKS]
+
+
+def test_pages_by_chunk():
+    head = replace(made()[0], nchunks=10, page_starts=np.array([0, 4, 5], np.int64))
+    assert [head.page_of(n) for n in (0, 3, 4, 5, 9)] == [0, 0, 1, 2, 2]
+    assert head.pages_of([9, 0, 1, 9]) == [0, 2]
+    assert [head.page_chunks(n) for n in range(3)] == [range(4), range(4, 5), range(5, 10)]
+    assert head.nextents == FIXED_SLOTS + 10 * (NBLOCKS + 2)
+    assert head.fixed_extent(Fixed.GAP) is None
+
+
+def test_digests():
+    assert len(digest(b"")) == DIGEST_BYTES
+    assert digest(b"abc") == digest(memoryview(b"abc")) != digest(b"abd")
