@@ -7,21 +7,17 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from caterva2.errors import Caterva2Error
 from caterva2.model.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = ["Metrics", "MetricsMiddleware"]
-
-log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -127,10 +123,6 @@ class MetricsMiddleware:
 
         try:
             await self._app(scope, receive, counted)
-        except Exception as error:
-            if status and not isinstance(error, Caterva2Error):  # before the answer begins, it becomes a 500
-                log.exception("answer_broken_off", path=scope["path"])
-            raise
         finally:
             route = _route_of(scope)
             method = scope["method"] if scope["method"] in _METHODS else "other"
