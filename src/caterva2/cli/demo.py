@@ -85,7 +85,7 @@ class Story:
         try:
             write_climate(self._published / "climate")
         except Unsupported as error:
-            self._console.print(f"  [yellow]without real climate fields[/]: {error}")
+            self._note(f"without real climate fields: {error}")
             (self._published / "climate").mkdir()
             field = np.linspace(250, 310, 54 * 18 * 432, dtype=np.float32).reshape(54, 18, 432)
             write_array(self._published / "climate" / "surface_temperature.b2nd", field)

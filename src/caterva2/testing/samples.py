@@ -39,7 +39,7 @@ def write_climate(directory: Path) -> list[Path]:
         import iris_sample_data
         import netCDF4
     except ImportError as error:
-        raise Unsupported("the climate fields need: pip install 'caterva2[demo]'") from error
+        raise Unsupported("they need: pip install iris-sample-data netCDF4") from error
     source = Path(iris_sample_data.path)
     directory.mkdir(parents=True, exist_ok=True)
     written = []
