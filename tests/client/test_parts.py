@@ -42,7 +42,7 @@ def test_the_parts_are_the_whole(case) -> None:
 
 @given(cases())
 def test_chunks_that_fit_are_not_cut(case) -> None:
-    shape, chunks, selection, _ = case
+    _shape, chunks, selection, _ = case
     fits = int(np.prod(chunks)) * 2
     seen: set[tuple] = set()
     for part in cut(selection, chunks, 2, fits):
@@ -50,7 +50,9 @@ def test_chunks_that_fit_are_not_cut(case) -> None:
             sorted({(axis.start + n * axis.step) // chunk for n in range(axis.count)})
             for axis, chunk in zip(part.selection.axes, chunks, strict=True)
         ]
-        cells = set(map(tuple, np.stack(np.meshgrid(*touched), -1).reshape(-1, len(chunks)))) if chunks else {()}
+        cells = (
+            set(map(tuple, np.stack(np.meshgrid(*touched), -1).reshape(-1, len(chunks)))) if chunks else {()}
+        )
         assert not cells & seen
         seen |= cells
 

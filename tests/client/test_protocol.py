@@ -87,7 +87,9 @@ def test_answers_of_others_are_named_with_who_and_what(status, kind, body) -> No
 def test_bad_data_of_an_error_does_not_hide_it(data) -> None:
     body = json.dumps({"type": protocol.PROBLEM_PREFIX + "unavailable", "detail": "gone", **data}).encode()
     assert error_of(Reply(503, {}, body), URL).retry_after_s == 2.0
-    body = json.dumps({"type": protocol.PROBLEM_PREFIX + "too-large", "detail": "big", "nbytes": "x"}).encode()
+    body = json.dumps(
+        {"type": protocol.PROBLEM_PREFIX + "too-large", "detail": "big", "nbytes": "x"}
+    ).encode()
     assert str(error_of(Reply(413, {}, body), URL)) == "big"
 
 
