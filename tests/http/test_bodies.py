@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
 
+import aiohttp
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from caterva2.errors import Changed
+from caterva2.http.bodies import WHOLE_BYTES
 from caterva2.http.ranges import MAX_RANGES
 
 QUOTED = "/data/foo/text%20%C3%A9%20%23%3F%25.bin"
@@ -107,7 +112,11 @@ async def test_conditions(running, text) -> None:
     status, problem = await running.problem(QUOTED, headers={"If-Match": '"x"'})
     assert (status, problem["wanted_etag"]) == (412, "x")
     assert problem["current_etag"] == etag.strip('"')
-    assert (await running.problem(QUOTED, headers={"If-Match": '"a", "b"'}))[0] == 400
+    assert (await running.get(QUOTED, headers={"If-Match": f'"a", {etag}'}))[0] == 200
+    for other in ('"a", "b"', f"W/{etag}"):  # weak etags never match here
+        assert (await running.problem(QUOTED, headers={"If-Match": other}))[0] == 412
+    for malformed in ("a", '"a', "", '"a" x', etag.strip('"')):
+        assert (await running.problem(QUOTED, headers={"If-Match": malformed}))[0] == 400, malformed
     ranged = {"Range": "bytes=0-3", "If-Range": etag}
     assert (await running.get(QUOTED, headers=ranged))[2] == text[:4]
     assert (await running.get(QUOTED, headers=ranged | {"If-Range": '"x"'}))[2] == text
@@ -116,21 +125,127 @@ async def test_conditions(running, text) -> None:
 async def test_a_download_has_a_name(running, text) -> None:
     status, headers, body = await running.get(QUOTED.replace("/data/", "/api/download/"))
     assert (status, body) == (200, text)
-    assert headers["Content-Disposition"] == "attachment; filename*=UTF-8''text%20%C3%A9%20%23%3F%25.bin"
+    assert headers["Content-Disposition"] == (
+        "attachment; filename=\"text _ #?_.bin\"; filename*=UTF-8''text%20%C3%A9%20%23%3F%25.bin"
+    )
 
 
-async def test_a_failure_behind_the_first_piece_breaks_the_connection(running, files, monkeypatch) -> None:
-    import aiohttp
+async def test_head_has_no_ranges(running, text) -> None:
+    status, headers, _ = await running.get(QUOTED, "HEAD", headers={"Range": "bytes=0-9"})
+    assert (status, headers["Content-Length"]) == (200, str(len(text)))
 
-    from caterva2.errors import Changed
+
+@pytest.fixture
+async def large(files, tmp_path) -> bytes:
+    """A file of more pieces than one, larger than what is collected before it is sent."""
+    content = np.random.default_rng(1).bytes(WHOLE_BYTES * 3 + 77)
+    (tmp_path / "large").write_bytes(content)
+    await files.add(tmp_path / "large", "large")
+    return content
+
+
+def parts_of(headers, body: bytes) -> list[tuple[str, bytes]]:
+    """Take a multipart body apart by its lengths alone."""
+    boundary = headers["Content-Type"].partition("boundary=")[2].encode()
+    found, at = [], 0
+    while not body[at:].startswith(b"--" + boundary + b"--\r\n"):
+        end = body.index(b"\r\n\r\n", at)
+        lines = body[at:end].decode().split("\r\n")
+        assert lines[0] == f"--{boundary.decode()}"
+        where = next(line for line in lines if line.startswith("Content-Range: bytes ")).split()[2]
+        first, last = map(int, where.partition("/")[0].split("-"))
+        start = end + 4
+        found.append((where, body[start : start + last - first + 1]))
+        at = start + last - first + 1
+        assert body[at : at + 2] == b"\r\n"
+        at += 2
+    assert len(body) == at + len(boundary) + 6
+    return found
+
+
+SPEC = st.tuples(st.integers(0, 3_300_000), st.integers(0, 400_000) | st.none())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SPEC | st.tuples(st.none(), st.integers(0, 400_000)), min_size=1, max_size=8))
+async def test_any_ranges_are_the_bytes_of_the_file(running, large, specs) -> None:
+    asked = ",".join(
+        f"{'' if a is None else a}-{'' if b is None else b if a is None else a + b}" for a, b in specs
+    )
+    size, expected = len(large), []
+    for a, b in specs:
+        start = max(0, size - b) if a is None else a
+        stop = size if a is None or b is None else min(size, a + b + 1)
+        if start < stop:
+            expected.append((f"{start}-{stop - 1}/{size}", large[start:stop]))
+    status, headers, body = await running.get("/data/foo/large", headers={"Range": f"bytes={asked}"})
+    assert int(headers["Content-Length"]) == len(body)
+    if not expected or sum(len(part) for _, part in expected) > size:
+        assert (status, headers["Content-Range"]) == (416, f"bytes */{size}")
+    elif len(expected) == 1:
+        assert (status, headers["Content-Range"], body) == (206, f"bytes {expected[0][0]}", expected[0][1])
+    else:
+        assert status == 206
+        assert parts_of(headers, body) == expected
+
+
+def broken_behind(files, monkeypatch, nbytes: int, error: Exception | None) -> None:
+    """Let the source give so many bytes and then fail, or just end."""
+    original = files.stream
 
     async def stream(head, start, stop):
-        yield b"x" * 1000
-        raise Changed(str(head.path), head.etag)
+        async for data in original(head, start, min(stop, start + nbytes)):
+            yield data
+        if error is not None:
+            raise error
 
     monkeypatch.setattr(files, "stream", stream)
+
+
+@pytest.mark.parametrize(
+    "error", [Changed("foo/large", "x"), OSError(5, "secret"), None], ids=["known", "unexpected", "short"]
+)
+@pytest.mark.parametrize("asked", [None, "bytes=0-2999999", "bytes=0-1999999,2500000-2600000"])
+async def test_a_failure_behind_the_first_piece_breaks_off(
+    running, files, large, monkeypatch, caplog, error, asked
+) -> None:
+    broken_behind(files, monkeypatch, WHOLE_BYTES + 5, error)
     with pytest.raises(aiohttp.ClientPayloadError):
-        await running.get(QUOTED)
+        await running.get("/data/foo/large", headers={"Range": asked} if asked else {})
+    monkeypatch.undo()
+    assert (await running.get("/data/foo/large"))[2] == large
+    assert ("Traceback" in caplog.text) == (not isinstance(error, Changed))
+
+
+@pytest.mark.parametrize("nbytes", [0, 100])
+async def test_a_source_that_gives_too_little_is_unavailable(running, files, monkeypatch, nbytes) -> None:
+    broken_behind(files, monkeypatch, nbytes, None)
+    for target in (QUOTED, QUOTED.replace("/data/", "/api/fetch/") + "?slice_=1:1000"):
+        assert (await running.problem(target))[0] == 503
+
+
+async def test_a_source_that_gives_nothing_of_a_large_file_is_unavailable(
+    running, files, large, monkeypatch
+) -> None:
+    broken_behind(files, monkeypatch, 0, None)
+    assert (await running.problem("/data/foo/large"))[0] == 503
+
+
+async def test_a_client_that_goes_ends_the_stream(running, files, large, monkeypatch) -> None:
+    closed = asyncio.Event()
+
+    async def stream(head, start, stop):
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(files, "stream", stream)
+    response = await running.session.get(f"{running.url}/data/foo/large")
+    await response.content.read(10)
+    response.close()
+    await asyncio.wait_for(closed.wait(), 5)
 
 
 async def test_a_failure_before_the_first_piece_is_a_problem(running, files, monkeypatch) -> None:

@@ -25,7 +25,16 @@ async def test_lists_are_relative(running) -> None:
 
     assert "dir/a.b2nd" in await listed("foo")
     assert await listed("foo/dir") == await listed("foo/dir/") == ["a.b2nd"]
-    for path, status in (("bar", 404), ("foo/nothing", 404), ("foo/%2e%2e", 400), ("", 400)):
+    assert await listed("foo/dir/a.b2nd") == ["a.b2nd"]
+    assert await listed("foo/empty") == ["empty"]
+    for path, status in (
+        ("foo/%zz", 400),
+        ("foo/%ff", 400),
+        ("bar", 404),
+        ("foo/nothing", 404),
+        ("foo/%2e%2e", 400),
+        ("", 400),
+    ):
         assert (await running.problem(f"/api/list/{path}"))[0] == status
 
 

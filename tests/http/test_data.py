@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import msgpack
 import pytest
 
+from caterva2.errors import Changed
 from caterva2.model.manifest import Head, Page
 
 BAD_PATHS = [
@@ -16,6 +18,9 @@ BAD_PATHS = [
     "/data//etc/passwd",
     "/data/foo/a%5Cb",
     "/data/foo/%ff%fe",
+    "/data/foo/%zz",
+    "/data/foo/x%2",
+    "/data/foo/%",
     "/data/foo/.",
     "/data/foo/",
     "/data/foo",
@@ -133,7 +138,56 @@ async def test_a_request_without_a_version_waits_for_the_next_one(
     assert (await waiting)[2] == b"new bytes"
 
 
+@pytest.mark.parametrize("posted", [True, False])
+async def test_a_posted_question_is_answered_by_the_next_version_too(
+    running, files, monkeypatch, posted
+) -> None:
+    """What was posted is still known when the first version turns out to be gone."""
+    original, gone = files.pages, []
+
+    async def pages(head, numbers):
+        if not gone:
+            gone.append(head.etag)
+            entry = files.catalogue.entry(head.path)
+            files.catalogue.apply("foo", "dir/a.b2nd", replace(entry, generation=entry.generation + 1))
+            raise Changed(str(head.path), head.etag)
+        return await original(head, numbers)
+
+    monkeypatch.setattr(files, "pages", pages)
+    headers = {"Accept": "application/vnd.caterva2.raw"}
+    target = "/api/fetch/foo/dir/a.b2nd"
+    if posted:
+        status, _, body = await running.get(target, "POST", json={"slice_": "1, 2:4"}, headers=headers)
+    else:
+        status, _, body = await running.get(f"{target}?slice_=1,2:4", headers=headers)
+    assert (status, list(memoryview(body).cast("i"))) == (200, [52, 53])
+    assert len(gone) == 1
+
+
+async def test_what_the_client_has_is_not_sent_again(running) -> None:
+    etag = (await running.get("/api/info/foo/dir/a.b2nd"))[1]["ETag"]
+    for target in ("info/foo/dir/a.b2nd", "fetch/foo/dir/a.b2nd?slice_=0", "chunk/foo/dir/a.b2nd?nchunk=0"):
+        status, headers, body = await running.get(f"/api/{target}", headers={"If-None-Match": etag})
+        assert (status, headers["ETag"], body) == (304, etag, b"")
+        assert headers["X-Caterva2-Freshness"] == "fresh"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_every_answer_describes_its_version(running, route) -> None:
+    query = "?nchunk=0" if "chunk" in route else ""
+    for method in ("GET", "HEAD"):
+        status, headers, _ = await running.get(f"{route}foo/dir/a.b2nd{query}", method)
+        assert status == 200
+        assert headers["ETag"].strip('"').isalnum()
+        assert (headers["X-Caterva2-Generation"], headers["X-Caterva2-Freshness"]) == ("1", "fresh")
+        assert headers["Cache-Control"] == "private, no-cache"
+        assert int(headers["Content-Length"]) > 0
+    other = {"If-Match": '"0"'}
+    assert (await running.problem(f"{route}foo/dir/a.b2nd{query}", headers=other))[0] == 412
+
+
 async def test_methods_that_are_not_there(running) -> None:
-    for method in ("DELETE", "PUT", "PATCH", "OPTIONS"):
+    for method in ("DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "POST"):
         assert (await running.problem("/data/foo/empty", method))[0] == 405
+        assert (await running.get("/data/foo/empty", method))[1]["Allow"] in ("GET, HEAD", "HEAD, GET")
     assert (await running.problem("/nothing"))[0] == 404

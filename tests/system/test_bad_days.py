@@ -112,6 +112,7 @@ def test_everything_survives_kill_and_restart_and_reads_go_on_offline(site) -> N
     site.start(
         "publisher", "foo", str(root), "--listen", "127.0.0.1:0", "--state", str(site.directory / "publisher")
     ).url("publisher")
+    wait_until(lambda: site.json("roots")[0]["state"] == "online")
     wait_until(lambda: site.json("show", "foo/ds-1d.b2nd[999]") == 1998)
     assert site.json("show", "foo/dir2/ds-4d.b2nd[1,2,3,4]") == [119, 0]
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from caterva2.cli.options import Connection, Json
 from caterva2.cli.output import print_json, width
 from caterva2.client import Array, Client, File, Frame
-from caterva2.errors import BadRequest, InvalidSelection, NotFound
+from caterva2.errors import BadRequest, Changed, InvalidSelection, NotFound
 from caterva2.model.selection import Axis, Selection, parse_selection
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["show", "split_selection"]
 
 DEFAULT = Connection()
+
+ATTEMPTS = 3
+"""How often a dataset that is replaced while it is read is tried."""
 
 JSON_ELEMENTS = 10_000
 """Most elements that are printed as JSON."""
@@ -48,15 +51,26 @@ def show(
 ) -> None:
     """Print a dataset, or a part of it; large arrays are summarised as numpy does, and only that is moved."""
     with connection.open() as client:
-        dataset, text = _open(client, path)
-        if isinstance(dataset, Array):
-            selection = parse_selection(text, dataset.shape)
-            if json:
-                _print_array_json(dataset, selection)
+        for attempt in range(ATTEMPTS):
+            dataset, text = _open(client, path)
+            try:
+                _show(dataset, text, json=json)
+            except Changed:  # between opening and reading it: nothing is printed yet
+                if attempt == ATTEMPTS - 1:
+                    raise
             else:
-                print(_summary(dataset, selection))
-        else:
-            _show_bytes(dataset, text, json=json)
+                return
+
+
+def _show(dataset: Array | Frame | File, text: str | None, *, json: bool) -> None:
+    if not isinstance(dataset, Array):
+        _show_bytes(dataset, text, json=json)
+        return
+    selection = parse_selection(text, dataset.shape)
+    if json:
+        _print_array_json(dataset, selection)
+    else:
+        print(_summary(dataset, selection))
 
 
 def split_selection(path: str) -> tuple[str, str | None]:

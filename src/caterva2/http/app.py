@@ -13,6 +13,8 @@ from starlette.routing import BaseRoute
 from caterva2.config import Token
 from caterva2.http import problems
 from caterva2.http.auth import TokenMiddleware
+from caterva2.http.failures import FailureMiddleware
+from caterva2.http.limits import BodyLimitMiddleware
 from caterva2.http.metrics import CONTENT_TYPE, Metrics, MetricsMiddleware
 from caterva2.http.openapi import describe
 
@@ -64,6 +66,9 @@ def build_app(
 
     problems.install(app)
     describe(app, with_data=bool(routes))
+    # the last one added is the outermost: all that is refused or fails is counted as well
+    app.add_middleware(FailureMiddleware)
+    app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(TokenMiddleware, token=token)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     return app

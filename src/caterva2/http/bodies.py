@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import cast
 from urllib.parse import quote
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
-from caterva2.errors import Caterva2Error
+from caterva2.errors import Unavailable
 from caterva2.http.conditional import honours_range, not_modified
 from caterva2.http.dataset import DataService, headers_of
 from caterva2.http.ranges import ByteRange, Multipart, parse_range
 from caterva2.model.manifest import Head
 
-__all__ = ["stored_bytes"]
+__all__ = ["WHOLE_BYTES", "piecewise", "stored_bytes", "stream_of"]
 
 MEDIA_TYPE = "application/octet-stream"
 
-log = structlog.get_logger(__name__)
+WHOLE_BYTES = 1 << 20
+"""Answers up to this size, in bytes, are made before they begin: what fails then fails with a status."""
 
 
 async def stored_bytes(
@@ -28,14 +30,11 @@ async def stored_bytes(
 ) -> Response:
     """Answer with the bytes of a version's file: 200, 206 or 304.
 
-    The first piece is there before the answer begins: what can fail mostly fails with a status. What fails
-    later breaks the connection off, since the length that was promised cannot be kept.
-
     Parameters
     ----------
     service : DataService
     request : Request
-        GET or HEAD, possibly with ``Range``, ``If-Range``, ``If-None-Match``.
+        GET, possibly with ``Range``, ``If-Range``, ``If-None-Match``; HEAD has no ranges.
     head : Head
     attach : bool
         Tell browsers to save it under its name.
@@ -48,59 +47,90 @@ async def stored_bytes(
     if not_modified(request.headers, head.etag):
         return Response(status_code=304, headers=headers)
     if attach:
-        headers["Content-Disposition"] = (
-            f"attachment; filename*=UTF-8''{quote(head.path.name.rsplit('/', 1)[-1])}"
-        )
-    ranges = None
-    if honours_range(request.headers, head.etag):
-        ranges = parse_range(request.headers.get("range"), head.size)
-    reader = _Pieces(service, head)
-    if ranges is None:
-        headers["Content-Length"] = str(head.size)
-        status, media_type, first = 200, MEDIA_TYPE, ByteRange(0, head.size)
-        body = reader.stream(first)
-    elif len(ranges) == 1:
-        first = ranges[0]
-        headers["Content-Length"] = str(first.size)
-        headers["Content-Range"] = first.content_range(head.size)
-        status, media_type, body = 206, MEDIA_TYPE, reader.stream(first)
-    else:
-        multipart = Multipart(ranges, head.size, MEDIA_TYPE)
-        headers["Content-Length"] = str(multipart.length)
-        status, media_type, first = 206, multipart.content_type, ranges[0]
-        body = multipart.body(reader.stream)
+        headers["Content-Disposition"] = _attachment(head.path.name.rsplit("/", 1)[-1])
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=media_type)
-    await reader.begin(first)
-    return StreamingResponse(body, status, headers, media_type)
+        return Response(headers=headers | {"Content-Length": str(head.size)}, media_type=MEDIA_TYPE)
+    ranges = None
+    if request.method == "GET" and honours_range(request.headers, head.etag):
+        ranges = parse_range(request.headers.get("range"), head.size)
+    if ranges is None:
+        body = stream_of(service, head, 0, head.size)
+        return await piecewise(body, head.size, headers, MEDIA_TYPE)
+    if len(ranges) == 1:
+        one = ranges[0]
+        headers["Content-Range"] = one.content_range(head.size)
+        body = stream_of(service, head, one.start, one.stop)
+        return await piecewise(body, one.size, headers, MEDIA_TYPE, status=206)
+
+    def stream(one: ByteRange) -> AsyncGenerator[bytes]:
+        return stream_of(service, head, one.start, one.stop)
+
+    multipart = Multipart(ranges, head.size, MEDIA_TYPE)
+    return await piecewise(
+        multipart.body(stream), multipart.length, headers, multipart.content_type, status=206
+    )
 
 
-class _Pieces:
-    """Streams ranges of a version; the first piece of the first one is read ahead."""
+def stream_of(service: DataService, head: Head, start: int, stop: int) -> AsyncGenerator[bytes]:
+    """Return the bytes of a version between two offsets, as `Source.stream` yields them."""
+    # All sources are generators; their contract does not promise that they can be closed.
+    return cast("AsyncGenerator[bytes]", service.source.stream(head, start, stop))
 
-    def __init__(self, service: DataService, head: Head) -> None:
-        self._source = service.source
-        self._head = head
-        self._begun: tuple[ByteRange, bytes, AsyncIterator[bytes]] | None = None
 
-    async def begin(self, one: ByteRange) -> None:
-        if one.size:
-            stream = self._source.stream(self._head, one.start, one.stop)
-            self._begun = (one, await anext(stream), stream)
+async def piecewise(
+    body: AsyncGenerator[bytes], nbytes: int, headers: dict[str, str], media_type: str, *, status: int = 200
+) -> Response:
+    """Answer with a body that comes in pieces.
 
-    async def stream(self, one: ByteRange) -> AsyncIterator[bytes]:
-        if not one.size:
-            return
-        try:
-            if self._begun and self._begun[0] == one:
-                _, first, rest = self._begun
-                self._begun = None
-                yield first
-            else:
-                rest = self._source.stream(self._head, one.start, one.stop)
-            async with aclosing(rest):  # type: ignore[type-var]  # sources stream with generators
-                async for data in rest:
-                    yield data
-        except Caterva2Error as error:
-            log.warning("answer_broken_off", dataset=str(self._head.path), reason=str(error))
-            raise
+    Small ones are collected. Of a larger one the first piece is there before the answer begins: what can fail
+    mostly fails with a status. What fails later breaks the connection off, since the length that was promised
+    cannot be kept.
+
+    Parameters
+    ----------
+    body : async generator of bytes
+    nbytes : int
+        Its length.
+    headers : dict
+    media_type : str
+    status : int
+
+    Raises
+    ------
+    Unavailable
+        If the body is shorter or longer than it should be.
+    Caterva2Error
+        Whatever the body raises.
+    """
+    if nbytes <= WHOLE_BYTES:
+        async with aclosing(body):
+            data = b"".join([piece async for piece in body])
+        if len(data) != nbytes:
+            raise Unavailable(f"the source gave {len(data)} bytes where {nbytes} were asked for")
+        return Response(data, status, headers, media_type)
+    try:
+        first = await anext(body)
+    except StopAsyncIteration:
+        raise Unavailable(f"the source gave nothing where {nbytes} bytes were asked for") from None
+    return _Stream(_chain(first, body), status, headers | {"Content-Length": str(nbytes)}, media_type)
+
+
+class _Stream(StreamingResponse):
+    """A streamed answer that closes its body when the client goes, not when the garbage collector comes."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(cast("AsyncGenerator[bytes]", self.body_iterator)):
+            await super().stream_response(send)
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for data in rest:
+            yield data
+
+
+def _attachment(name: str) -> str:
+    """Return the ``Content-Disposition`` of a file (RFC 6266), with a name in ASCII for old clients."""
+    plain = "".join(char if " " <= char <= "~" and char not in '"%\\' else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

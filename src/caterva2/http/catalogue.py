@@ -10,19 +10,22 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from caterva2.http.conditional import not_modified
+from caterva2.http.dataset import path_of
 from caterva2.http.events import EventStreams
-from caterva2.model.catalogue import Catalogue, Entry
-from caterva2.model.path import DatasetPath, check_root, parse_path
+from caterva2.model.catalogue import Catalogue, Entry, Root
+from caterva2.model.path import DatasetPath, check_root
 
 __all__ = ["catalogue_router", "iso_time", "row_of"]
 
 PAGE_ROWS = 1000
 MAX_PAGE_ROWS = 10_000
 
+_FIRST_TIME, _LAST_TIME = -62_135_596_800, 253_402_300_799  # years 1 to 9999
+
 
 def iso_time(seconds: float) -> str:
-    """Return a time as ISO 8601 in UTC, to the microsecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    """Return a time as ISO 8601 in UTC, to the microsecond; one that has no date as the nearest that has."""
+    return datetime.fromtimestamp(min(max(seconds, _FIRST_TIME), _LAST_TIME), UTC).isoformat()
 
 
 def row_of(path: DatasetPath, entry: Entry) -> dict[str, Any]:
@@ -50,6 +53,15 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         The service ends them when it stops; by default they end with their clients only.
     """
     router = APIRouter(tags=["catalogue"])
+    last_sorted: dict[str, tuple[str, list[str]]] = {}  # a reader of all pages asks for the same ones again
+
+    def _sorted_names(root: Root) -> list[str]:
+        digest, names = last_sorted.get(root.name, ("", []))
+        if digest != root.digest:
+            names = sorted(root.entries)
+            last_sorted[root.name] = (root.digest, names)
+        return names
+
     events = streams or EventStreams(catalogue)
 
     @router.get("/api/roots")
@@ -68,11 +80,16 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         }
 
     @router.get("/api/list/{path:path}")
-    async def names(path: str) -> list[str]:
-        """Return the names of the datasets below a root or a directory, relative to it."""
-        parsed = parse_path(path.rstrip("/"), allow_root=True)
-        prefix = f"{parsed.name}/" if parsed.name else ""
-        return [name.removeprefix(prefix) for name, _ in catalogue.below(parsed)]
+    async def names(request: Request, path: str) -> list[str]:  # noqa: ARG001  # for the description
+        """Return the names of the datasets below a root or a directory, relative to it.
+
+        Of a dataset it is its own, without the directory.
+        """
+        parsed = path_of(request, "/api/list/", allow_root=True)
+        directory = f"{parsed.name}/" if parsed.name else ""
+        if parsed.name in catalogue.root(parsed.root).entries:
+            directory = directory[: directory.rstrip("/").rfind("/") + 1]
+        return [name.removeprefix(directory) for name, _ in catalogue.below(parsed)]
 
     @router.get("/api/catalogue/{root}")
     async def rows(
@@ -89,7 +106,7 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         headers = {"ETag": f'"{found.digest}"', "Cache-Control": "no-cache"}
         if not_modified(request.headers, found.digest):
             return Response(status_code=304, headers=headers)
-        sorted_names = sorted(found.entries)
+        sorted_names = _sorted_names(found)
         first = bisect_right(sorted_names, after) if after else 0
         page = sorted_names[first : first + limit]
         more = first + limit < len(sorted_names)

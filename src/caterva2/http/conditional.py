@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.datastructures import Headers
 
 from caterva2.errors import BadRequest
 
-__all__ = ["honours_range", "not_modified", "wanted_etag"]
+__all__ = ["honours_range", "not_modified", "wanted_etags"]
+
+_ETAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\Z')
+_LIST = re.compile(r'[^",]*(?:"[^"]*"[^",]*)?')
 
 
-def wanted_etag(headers: Headers) -> str | None:
-    """Return the one version that ``If-Match`` insists on; None if any will do.
+def wanted_etags(headers: Headers) -> list[str] | None:
+    """Return the versions that ``If-Match`` insists on; None if any will do.
+
+    A weak etag is returned with its ``W/``: it matches no version, as the comparison is strong.
 
     Raises
     ------
     BadRequest
-        If it names several versions, or is malformed: a version of ours is one strong etag.
+        If it is malformed.
     """
     value = headers.get("if-match")
     if value is None or value.strip() == "*":
         return None
-    text = value.strip()
-    if len(text) < 2 or text[0] != '"' or text[-1] != '"' or '"' in text[1:-1]:
-        raise BadRequest(f'If-Match: {value} is not one strong etag, such as "0123abcd"')
-    return text[1:-1]
+    etags = []
+    for text in _elements(headers, "if-match"):
+        match = _ETAG.match(text)
+        if not match:
+            raise BadRequest(f'If-Match: {value} is not a list of etags, such as "0123abcd"')
+        etags.append((match[1] or "") + match[2])
+    if not etags:
+        raise BadRequest('If-Match is empty: give an etag in quotes, such as "0123abcd"')
+    return etags
 
 
 def not_modified(headers: Headers, etag: str) -> bool:
     """Return whether ``If-None-Match`` names the version (weak comparison, as for GET)."""
-    value = headers.get("if-none-match")
-    if value is None:
-        return False
-    named = [part.strip().removeprefix("W/") for part in value.split(",")]
+    named = [text.removeprefix("W/") for text in _elements(headers, "if-none-match")]
     return "*" in named or f'"{etag}"' in named
 
 
@@ -39,3 +48,9 @@ def honours_range(headers: Headers, etag: str) -> bool:
     """Return whether ``Range`` counts: there is no ``If-Range``, or it names the version (strongly)."""
     value = headers.get("if-range")
     return value is None or value.strip() == f'"{etag}"'
+
+
+def _elements(headers: Headers, name: str) -> list[str]:
+    """Return the elements of a header that is a list, however many lines it takes."""
+    found = (text for line in headers.getlist(name) for text in _LIST.findall(line))
+    return [text.strip() for text in found if text.strip()]

@@ -38,8 +38,10 @@ def data_routes(service: DataService) -> list[Route]:
         Its catalogue, source and reader answer.
     """
 
-    async def info(_: Request, head: Head) -> Response:
+    async def info(request: Request, head: Head) -> Response:
         headers = headers_of(service, head)
+        if not_modified(request.headers, head.etag):
+            return Response(status_code=304, headers=headers)
         freshness = service.catalogue.root(head.path.root).freshness
         body = {
             **head.meta,
@@ -73,34 +75,41 @@ def data_routes(service: DataService) -> list[Route]:
     async def download(request: Request, head: Head) -> Response:
         return await stored_bytes(service, request, head, attach=True)
 
-    async def part(request: Request, head: Head) -> Response:
-        return await fetch(service, request, head, await query_of(request))
+    async def part(request: Request) -> Response:
+        query = await query_of(request)  # once: the body is gone when another version is tried
+        request.scope["caterva2.route"] = "/api/fetch/"
+        return await on_version(
+            service, request, "/api/fetch/", lambda head: fetch(service, request, head, query)
+        )
 
     async def chunk(request: Request, head: Head) -> Response:
         if head.kind == "file":
             raise NotFound(str(head.path), f"{head.path} is a file: it has no chunks")
         text = request.query_params.get("nchunk", "")
-        if not re.fullmatch(r"-?\d{1,18}", text):
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
             raise BadRequest(f"nchunk={text!r} is not the number of a chunk")
+        headers = headers_of(service, head)
+        if not_modified(request.headers, head.etag):
+            return Response(status_code=304, headers=headers)
         body = await service.reader.chunk(head, int(text))
-        return Response(body, headers=headers_of(service, head), media_type="application/octet-stream")
+        return Response(body, headers=headers, media_type="application/octet-stream")
 
     return [
         _route(service, "/api/info/", info),
         _route(service, "/api/manifest/", manifest),
         _route(service, "/data/", data),
         _route(service, "/api/download/", download),
-        _route(service, "/api/fetch/", part, "POST"),
+        Route("/api/fetch/{path:path}", part, methods=["GET", "POST"]),
         _route(service, "/api/chunk/", chunk),
     ]
 
 
-def _route(service: DataService, prefix: str, answer: Answer, *methods: str) -> Route:
+def _route(service: DataService, prefix: str, answer: Answer) -> Route:
     async def endpoint(request: Request) -> Response:
         request.scope["caterva2.route"] = prefix
         return await on_version(service, request, prefix, lambda head: answer(request, head))
 
-    return Route(f"{prefix}{{path:path}}", endpoint, methods=["GET", *methods])
+    return Route(f"{prefix}{{path:path}}", endpoint, methods=["GET"])
 
 
 def parse_page_numbers(text: str, head: Head) -> list[int]:
@@ -115,7 +124,7 @@ def parse_page_numbers(text: str, head: Head) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
         if not match:
             raise BadRequest(f"pages={text!r} is not a list of page numbers, such as 1,4,7-9")
         first, last = int(match[1]), int(match[2] or match[1])
@@ -125,5 +134,5 @@ def parse_page_numbers(text: str, head: Head) -> list[int]:
     if len(numbers) > MAX_PAGES:
         raise BadRequest(f"{len(numbers)} pages in one request, the limit is {MAX_PAGES}")
     if any(number >= head.npages for number in numbers):
-        raise NotFound(str(head.path), f"the manifest of {head.path} has pages 0 to {head.npages - 1}")
+        raise NotFound(str(head.path), f"the manifest of {head.path} has {head.npages} pages, counted from 0")
     return numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Any, Protocol, TypeVar
@@ -12,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import Request
 
 from caterva2.errors import Changed, InvalidPath
-from caterva2.http.conditional import wanted_etag
+from caterva2.http.conditional import wanted_etags
 from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath, parse_path
@@ -25,6 +26,8 @@ CHANGED_WAIT_S = 2.0
 """How long a request that named no version waits for the next one while a file is replaced, in seconds."""
 
 T = TypeVar("T")
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 class DataService(Protocol):
@@ -50,24 +53,35 @@ class DataService(Protocol):
         ...
 
 
-def path_of(request: Request, prefix: str) -> DatasetPath:
+def path_of(request: Request, prefix: str, *, allow_root: bool = False) -> DatasetPath:
     """Return the dataset that a request names.
 
-    It is taken from the path as it was sent: ``%2e%2e`` and invalid UTF-8 are seen as what they are.
+    It is taken from the path as it was sent: ``%2e%2e``, invalid escapes and invalid UTF-8 are seen as what
+    they are.
+
+    Parameters
+    ----------
+    request : Request
+    prefix : str
+        What the path begins with.
+    allow_root : bool
+        The path may name a root or a directory, and end with ``/``.
 
     Raises
     ------
     InvalidPath
     """
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    quoted = raw.split(b"?", 1)[0]
+    if _BAD_ESCAPE.search(raw):
+        raise InvalidPath("the path has a '%' that no two hexadecimal digits follow")
     try:
-        text = unquote_to_bytes(quoted).decode()
+        text = unquote_to_bytes(raw).decode()
     except UnicodeDecodeError as error:
         raise InvalidPath("the path is not valid UTF-8") from error
     if not text.startswith(prefix):
         raise InvalidPath(f"{text!r} does not begin with {prefix}")
-    return parse_path(text[len(prefix) :])
+    name = text[len(prefix) :]
+    return parse_path(name.rstrip("/") if allow_root else name, allow_root=allow_root)
 
 
 async def on_version(
@@ -94,11 +108,12 @@ async def on_version(
         If the version named is gone, or no next one is known within `CHANGED_WAIT_S`.
     """
     path = path_of(request, prefix)
-    wanted = wanted_etag(request.headers)
+    insisted = wanted_etags(request.headers)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + CHANGED_WAIT_S
     while True:
         entry = service.catalogue.entry(path)
+        wanted = None if insisted is None else _choose(insisted, entry)
         try:
             return await use(await service.source.head(path, wanted))
         except Changed:
@@ -106,6 +121,11 @@ async def on_version(
             if wanted is not None or left <= 0:
                 raise
             await _next_version(service.catalogue, path, entry, left)
+
+
+def _choose(etags: list[str], entry: Entry) -> str:
+    """Return which of several versions to look for: the current one, if it is among them."""
+    return entry.etag if entry.etag in etags else etags[0]
 
 
 async def _next_version(catalogue: Catalogue, path: DatasetPath, old: Entry, timeout_s: float) -> None:
@@ -133,7 +153,7 @@ def headers_of(service: DataService, head: Head) -> dict[str, str]:
     headers = {
         "ETag": f'"{head.etag}"',
         "Last-Modified": formatdate(head.mtime_ns / 1e9, usegmt=True),
-        "Cache-Control": "no-cache",
+        "Cache-Control": "private, no-cache",
         "X-Caterva2-Generation": str(head.generation),
         "X-Caterva2-Freshness": freshness.word,
     }

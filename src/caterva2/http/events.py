@@ -83,19 +83,19 @@ class EventStreams:
         undo = self._catalogue.listen(on_event)
         self._queues.add(queue)
         try:
-            yield f": {self._catalogue.last_event_id}\nid: {self._catalogue.last_event_id}\n\n".encode()
-            if not lost:
-                for event in missed or []:
-                    if _named(pattern, event):
-                        yield _encode(event)
+            # Who resumes has an id, and keeps it until the events it missed have arrived.
+            yield self._alive() if last_event_id is None else b": resumed\n\n"
+            for event in missed or []:
+                if _named(pattern, event):
+                    yield _encode(event)
             while not self._stopped:
                 if lost:
                     lost = False
-                    yield b"event: reset\ndata: {}\n\n"
+                    yield f"id: {self._catalogue.last_event_id}\nevent: reset\ndata: {{}}\n\n".encode()
                 try:
                     item = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
                 except TimeoutError:
-                    yield b": alive\n\n"
+                    yield self._alive() if queue.empty() else b": alive\n\n"
                     continue
                 if item is None:
                     return
@@ -103,6 +103,10 @@ class EventStreams:
         finally:
             undo()
             self._queues.discard(queue)
+
+    def _alive(self) -> bytes:
+        """Return a comment, and the id to resume from: nothing before it is under way."""
+        return f": alive\nid: {self._catalogue.last_event_id}\n\n".encode()
 
 
 def _named(pattern: str, event: Event) -> bool:

@@ -7,13 +7,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from caterva2.errors import Caterva2Error
 from caterva2.model.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -21,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Metrics", "MetricsMiddleware"]
 
-log = structlog.get_logger(__name__)
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "evictable"})
 """Names of fields of statistics that go up and down; all others only count up."""
@@ -125,13 +123,10 @@ class MetricsMiddleware:
 
         try:
             await self._app(scope, receive, counted)
-        except Exception as error:
-            if status and not isinstance(error, Caterva2Error):  # before the answer begins, it becomes a 500
-                log.exception("answer_broken_off", path=scope["path"])
-            raise
         finally:
             route = _route_of(scope)
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status) if status else "none").inc()
             self._metrics.sent.labels(route).inc(sent)
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 

@@ -6,7 +6,6 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from caterva2 import errors
 
-__all__ = ["MEDIA_TYPE", "PREFIX", "STATUS", "install", "problem", "response_of"]
+__all__ = ["MEDIA_TYPE", "PREFIX", "STATUS", "install", "problem", "response_of", "unexpected"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,8 +34,6 @@ STATUS: dict[type[errors.Caterva2Error], HTTPStatus] = {
     errors.IntegrityError: HTTPStatus.BAD_GATEWAY,
 }
 """Looked up along the bases of an error; what is not here is a 500."""
-
-log = structlog.get_logger(__name__)
 
 
 def problem(
@@ -71,11 +68,9 @@ def response_of(error: errors.Caterva2Error) -> Response:
         (STATUS[base] for base in type(error).__mro__ if base in STATUS),
         HTTPStatus.INTERNAL_SERVER_ERROR,
     )
-    members = {
-        name: value
-        for name, value in vars(error).items()
-        if not name.startswith("_") and isinstance(value, str | int | float | None)
-    }
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return unexpected()
+    members = {name: value for name, value in vars(error).items() if _is_data(name, value)}
     headers = {}
     if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -86,17 +81,29 @@ def response_of(error: errors.Caterva2Error) -> Response:
     return problem(status, error.slug, str(error), headers=headers, **members)
 
 
+def unexpected() -> Response:
+    """Return the problem of an error that the client can do nothing about; it says nothing of the inside."""
+    detail = "an unexpected error happened; it is in the log of the service"
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "error", detail)
+
+
+def _is_data(name: str, value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)  # JSON has no others
+    return not name.startswith("_") and isinstance(value, str | int | None)
+
+
 _FRAMEWORK = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 def install(app: FastAPI) -> None:
-    """Make an app answer every error with a problem."""
+    """Make an app answer every error that is expected with a problem."""
 
     async def known(_: Request, error: Exception) -> Response:
         assert isinstance(error, errors.Caterva2Error)
         response = response_of(error)
         if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("unexpected_error", error=repr(error))
+            raise error  # as any other that nobody expected: see `caterva2.http.failures`
         return response
 
     async def of_framework(_: Request, error: Exception) -> Response:
@@ -110,12 +117,6 @@ def install(app: FastAPI) -> None:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return problem(HTTPStatus.BAD_REQUEST, "bad-request", wrong)
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
-        detail = "an unexpected error happened; it is in the log of the service"
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "error", detail)
-
     app.add_exception_handler(errors.Caterva2Error, known)
     app.add_exception_handler(HTTPException, of_framework)
     app.add_exception_handler(RequestValidationError, of_validation)
-    app.add_exception_handler(Exception, unexpected)

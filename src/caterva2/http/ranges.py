@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from caterva2.errors import InvalidRange
@@ -14,7 +15,8 @@ __all__ = ["MAX_RANGES", "ByteRange", "Multipart", "parse_range"]
 MAX_RANGES = 64
 """Most ranges in one request."""
 
-_SPEC = re.compile(r"(\d{0,18})-(\d{0,18})\Z")
+_SPEC = re.compile(r"([0-9]*)-([0-9]*)\Z")
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +70,43 @@ def parse_range(value: str | None, size: int) -> list[ByteRange] | None:
     unit, _, specs = value.partition("=")
     if unit.strip().lower() != "bytes":
         return None
-    ranges, parts = [], specs.split(",")
+    parts = [part for text in specs.split(",") if (part := text.strip(" \t"))]
     if len(parts) > MAX_RANGES:
         raise InvalidRange(f"{len(parts)} ranges in one request, the limit is {MAX_RANGES}", size)
+    ranges = []
     for part in parts:
-        match = _SPEC.match(part.strip())
-        if not match or not (match[1] or match[2]):
+        limits = _limits(part, size)
+        if limits is None:
             return None
-        if not match[1]:
-            start, stop = max(0, size - int(match[2])), size
-        else:
-            start, stop = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
-            if match[2] and int(match[2]) < start:
-                return None
+        start, stop = limits
         if start < stop:
             ranges.append(ByteRange(start, stop))
+    if not parts:
+        return None
     if not ranges:
         raise InvalidRange(f"{value!r} is outside of the file, which has {size} bytes", size)
     if sum(one.size for one in ranges) > size:
         raise InvalidRange("the ranges overlap: together they are longer than the file", size)
     return ranges
+
+
+def _limits(spec: str, size: int) -> tuple[int, int] | None:
+    """Return start and stop of one range, not yet compared with each other; None if it is malformed."""
+    match = _SPEC.match(spec)
+    if not match or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return max(0, size - _number(match[2])), size
+    if not match[2]:
+        return _number(match[1]), size
+    first, last = _number(match[1]), _number(match[2])
+    return (first, min(size, last + 1)) if first <= last else None
+
+
+def _number(digits: str) -> int:
+    """Return a number; one that no file reaches if it has very many digits."""
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS
 
 
 class Multipart:
@@ -125,11 +144,14 @@ class Multipart:
         parts = sum(len(head) + one.size + 2 for head, one in zip(self._heads, self._ranges, strict=True))
         return parts + len(self._end)
 
-    async def body(self, stream: Callable[[ByteRange], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
-        """Yield the body, with the bytes of each range from `stream`."""
+    async def body(self, stream: Callable[[ByteRange], AsyncGenerator[bytes]]) -> AsyncGenerator[bytes]:
+        """Yield the body, with the bytes of each range from `stream`; the first piece has some already."""
+        lead = b""
         for head, one in zip(self._heads, self._ranges, strict=True):
-            yield head
-            async for data in stream(one):
-                yield data
-            yield b"\r\n"
-        yield self._end
+            lead += head
+            async with aclosing(stream(one)) as pieces:
+                async for data in pieces:
+                    yield lead + data if lead else data
+                    lead = b""
+            lead += b"\r\n"
+        yield lead + self._end

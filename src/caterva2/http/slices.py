@@ -7,27 +7,28 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from caterva2.errors import BadRequest, InvalidSelection, TooLarge, Unsupported
+from caterva2.errors import BadRequest, InvalidSelection
 from caterva2.frame.decode import dtype_of, typesize_of
 from caterva2.frame.encode import cframe_of_array, cframe_of_items, npy_parts
-from caterva2.http.bodies import stored_bytes
+from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of
-from caterva2.http.negotiation import MEDIA_TYPES, slice_form
+from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
 from caterva2.model.manifest import Head
-from caterva2.model.selection import parse_selection
+from caterva2.model.selection import Axis, parse_selection
 
 __all__ = ["Query", "fetch", "query_of"]
 
-BODY_PIECE_BYTES = 1 << 20
+Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
-MAX_BODY_BYTES = 1 << 20
-"""Largest body of a request."""
+BODY_PIECE_BYTES = 1 << 20
+"""Larger answers are written in pieces of this size, in bytes."""
 
 
 class Query(BaseModel):
@@ -46,7 +47,7 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    slice_: Annotated[str | None, Field(max_length=MAX_BODY_BYTES)] = None
+    slice_: Annotated[str | None, Field(max_length=1 << 20)] = None
     indices: str | list[Any] | None = None
     field: Annotated[str | None, Field(max_length=1024)] = None
 
@@ -58,28 +59,15 @@ async def query_of(request: Request) -> Query:
     ------
     BadRequest
         If it is malformed, or has unknown members.
-    TooLarge
-        If the body is.
     """
     try:
         if request.method == "POST":
-            return Query.model_validate_json(await _body_of(request) or b"{}")
+            return Query.model_validate_json(await request.body() or b"{}")
         known = {name: request.query_params.get(name) for name in Query.model_fields}
         return Query.model_validate(known)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise BadRequest(f"cannot read what is asked for: {wrong}") from error
-
-
-async def _body_of(request: Request) -> bytes:
-    body = bytearray()
-    async for data in request.stream():
-        body += data
-        if len(body) > MAX_BODY_BYTES:
-            declared = request.headers.get("content-length", "")
-            nbytes = int(declared) if declared.isdecimal() else len(body)
-            raise TooLarge(nbytes, MAX_BODY_BYTES, "body of the request")
-    return bytes(body)
 
 
 async def fetch(service: DataService, request: Request, head: Head, query: Query) -> Response:
@@ -89,7 +77,8 @@ async def fetch(service: DataService, request: Request, head: Head, query: Query
     ------
     InvalidSelection, InvalidRange, TooLarge, Unsupported, Changed, Unavailable, IntegrityError, Corrupt
     """
-    if query == Query() and ("range" in request.headers or head.kind == "file"):
+    ranged = request.method == "GET" and "range" in request.headers
+    if query == Query() and (ranged or head.kind == "file"):
         return await stored_bytes(service, request, head)
     if not_modified(request.headers, head.etag):
         return Response(status_code=304, headers=headers_of(service, head))
@@ -113,17 +102,21 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     else:
         array = await service.reader.array(head, parse_selection(query.slice_, shape))
     if field is not None:
-        array = np.ascontiguousarray(array[field]).reshape(array.shape)
+        array = array[field]
     form = slice_form(request.headers.get("accept"))
     headers = headers_of(service, head) | {"Vary": "Accept"}
+    if form == "raw":
+        headers["X-Caterva2-Shape"] = json.dumps(array.shape)
+        headers["X-Caterva2-Dtype"] = json.dumps(np.lib.format.dtype_to_descr(array.dtype))
+    # even a copy to C order would keep all others waiting, here
+    return _bytes_response(headers, MEDIA_TYPES[form], *await run_in_threadpool(_encode, array, form))
+
+
+def _encode(array: Array, form: SliceForm) -> tuple[bytes | memoryview, ...]:
     if form == "cframe":
-        body = await run_in_threadpool(cframe_of_array, array)
-        return _bytes_response(headers, MEDIA_TYPES[form], body)
-    if form == "npy":
-        return _bytes_response(headers, MEDIA_TYPES[form], *npy_parts(array))
-    headers["X-Caterva2-Shape"] = json.dumps(array.shape)
-    headers["X-Caterva2-Dtype"] = json.dumps(np.lib.format.dtype_to_descr(array.dtype))
-    return _bytes_response(headers, MEDIA_TYPES[form], npy_parts(array)[1])
+        return (cframe_of_array(array),)
+    header, data = npy_parts(array)
+    return (header, data) if form == "npy" else (data,)
 
 
 def _check_field(head: Head, field: str | None) -> str | None:
@@ -168,9 +161,7 @@ def _slice_of(text: str) -> slice:
 async def _of_frame(service: DataService, request: Request, head: Head, query: Query) -> Response:
     typesize = typesize_of(head)
     items = int(head.meta["nbytes"]) // typesize
-    axis = parse_selection(query.slice_, [items]).axes[0]
-    if axis.step != 1 or axis.reverse:
-        raise Unsupported("frames are read in steps of 1")
+    axis = _run_of(head, query, items)
     data = await service.reader.items(head, axis.start, axis.stop)
     headers = headers_of(service, head) | {"Vary": "Accept"}
     if slice_form(request.headers.get("accept")) == "raw":
@@ -182,12 +173,17 @@ async def _of_frame(service: DataService, request: Request, head: Head, query: Q
 
 
 async def _of_file(service: DataService, head: Head, query: Query) -> Response:
-    axis = parse_selection(query.slice_, [head.size]).axes[0]
+    axis = _run_of(head, query, head.size)
+    body = stream_of(service, head, axis.start, axis.stop)
+    return await piecewise(body, axis.count, headers_of(service, head), MEDIA_TYPES["cframe"])
+
+
+def _run_of(head: Head, query: Query, length: int) -> Axis:
+    """Return the run of items or bytes that is asked for."""
+    axis = parse_selection(query.slice_, [length]).axes[0]
     if axis.step != 1 or axis.reverse:
-        raise Unsupported("files are read in steps of 1")
-    headers = headers_of(service, head) | {"Content-Length": str(axis.count)}
-    stream = service.source.stream(head, axis.start, axis.stop)
-    return StreamingResponse(stream, headers=headers, media_type=MEDIA_TYPES["cframe"])
+        raise InvalidSelection(f"{head.path} is a {head.kind}: it is read in steps of 1")
+    return axis
 
 
 def _bytes_response(headers: dict[str, str], media_type: str, *parts: bytes | memoryview) -> Response:

@@ -19,7 +19,7 @@ from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
 from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
-from caterva2.http.server import Server
+from caterva2.http.server import Server, announced_url
 from caterva2.http.service import Service
 from caterva2.model.path import DatasetPath, check_root
 from caterva2.publisher.directory import RootDirectory
@@ -77,7 +77,7 @@ class PublisherService(Service):
     @property
     def url(self) -> str:
         """The address for others."""
-        return self.settings.url or self.address.url
+        return self.settings.url or announced_url(self.address, self.settings.broker)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
