@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -84,6 +84,10 @@ class SmallServer:
 
             def log_message(self, *args) -> None:
                 pass
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # of clients that gave up, as they are tested to
+                    super().handle()
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -131,18 +131,21 @@ class EventStream:
             self._on_close(self)
 
     def _fill(self) -> None:
-        self._ready.extend(self._parser.feed(next(self._pieces)))
+        piece = next(self._pieces, None)
+        if piece is None:
+            raise Unavailable(f"{self._transport.url} ended the stream of events")
+        self._ready.extend(self._parser.feed(piece))
 
     def _fill_again(self) -> None:
         pause_s = FIRST_PAUSE_S
         while not self._closed.is_set():
             try:
                 self._fill()
-            except (Unavailable, StopIteration) as error:
+            except Unavailable as error:
                 if self._closed.is_set():
                     return
                 if self._on_loss is not None and pause_s == FIRST_PAUSE_S:
-                    self._on_loss(str(error) or f"{self._transport.url} ended the stream")
+                    self._on_loss(str(error))
             else:
                 return
             self._closed.wait(pause_s * random.uniform(0.5, 1))  # so that not all come back at once
