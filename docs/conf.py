@@ -14,4 +14,7 @@ html_title = "Caterva2"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 exclude_patterns = ["build"]
-suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, which are no pages here
+suppress_warnings = [
+    "myst.xref_missing",  # links to files of the repository, which are no pages here
+    "ref.python",  # attributes of several classes share names
+]

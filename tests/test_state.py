@@ -64,3 +64,12 @@ def test_ended_process_does_not_exist():
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
         child.wait()
     assert not process_exists(child.pid)
+    assert process_exists(os.getpid())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="known from /proc")
+def test_killed_process_does_not_exist_before_it_is_waited_for():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not process_exists(child.pid)

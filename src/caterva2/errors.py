@@ -17,6 +17,7 @@
     ├── IntegrityError (ValueError)         the bytes are not what their digest says
     ├── StateInUse (OSError)                another process owns that state directory
     ├── BusError (ConnectionError)          the message bus cannot be started or used
+    ├── CannotListen (OSError)              the address is taken, not ours, or not permitted
     └── ConfigError (ValueError)            a setting is missing, wrong or unsafe
 
 Domain code raises these and nothing else for conditions a caller may meet. One table maps them to HTTP
@@ -30,6 +31,7 @@ from typing import ClassVar
 __all__ = [
     "BadRequest",
     "BusError",
+    "CannotListen",
     "Caterva2Error",
     "Changed",
     "ConfigError",
@@ -229,6 +231,24 @@ class BusError(Caterva2Error, ConnectionError):
     """The message bus cannot be started or used."""
 
     slug = "bus"
+
+
+class CannotListen(Caterva2Error, OSError):
+    """The address to listen on is taken, not this machine's, or not permitted.
+
+    Attributes
+    ----------
+    address : str
+    """
+
+    slug = "cannot-listen"
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason}")
+        self.address = address
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ConfigError(Caterva2Error, ValueError):

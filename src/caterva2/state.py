@@ -80,7 +80,7 @@ class StateLock:
 
 
 def process_exists(pid: int) -> bool:
-    """Return whether a process of that id runs; True where that cannot be known."""
+    """Return whether a process of that id runs; True where that cannot be known. A zombie has ended."""
     if sys.platform == "win32":
         return True
     try:
@@ -89,6 +89,8 @@ def process_exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    with contextlib.suppress(OSError, IndexError):  # where there is no /proc, a zombie seems to run
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from caterva2.frame.write import write_array
 from caterva2.testing.samples import write_example
+from caterva2.testing.waiting import wait_until
 
 
 def children(pid: int) -> list[int]:
@@ -84,8 +85,6 @@ def test_killing_the_broker_takes_its_nats_along_and_a_restart_keeps_the_ports(s
 
 
 def test_everything_survives_kill_and_restart_and_reads_go_on_offline(site) -> None:
-    from test_quick_start import wait_until
-
     root = write_example(site.directory / "data")
     broker, publisher, subscriber = site.start_three(root)
     wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 6)
@@ -113,6 +112,7 @@ def test_everything_survives_kill_and_restart_and_reads_go_on_offline(site) -> N
     site.start(
         "publisher", "foo", str(root), "--listen", "127.0.0.1:0", "--state", str(site.directory / "publisher")
     ).url("publisher")
+    wait_until(lambda: site.json("roots")[0]["state"] == "online")
     wait_until(lambda: site.json("show", "foo/ds-1d.b2nd[999]") == 1998)
     assert site.json("show", "foo/dir2/ds-4d.b2nd[1,2,3,4]") == [119, 0]
 
@@ -127,8 +127,6 @@ def test_an_interrupted_client_exits_with_130(site) -> None:
 
 
 def test_a_token_is_needed_everywhere_and_shown_nowhere(site) -> None:
-    from test_quick_start import wait_until
-
     token = "correct-horse-battery"
     root = write_example(site.directory / "data")
     site.environment["CATERVA2_TOKEN"] = token

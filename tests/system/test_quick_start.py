@@ -53,12 +53,7 @@ def test_the_quick_start(site) -> None:
 
 def test_one_command_is_enough(site) -> None:
     root = write_example(site.directory / "with space é")
-    environment_state = {"XDG_STATE_HOME": str(site.directory / "state")}
-    site.environment.update(environment_state)
-    listen = ["--listen", "127.0.0.1:0"] * 0
-    serve = site.start(
-        "serve", f"foo={root}", "--state", str(site.directory / "state"), "--port", "0", *listen
-    )
+    serve = site.start("serve", f"foo={root}", "--state", str(site.directory / "state"), "--port", "0")
     site.environment["CATERVA2_SUBSCRIBER"] = serve.url("subscriber")
     broker = serve.url("broker")
     wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 6)

@@ -16,7 +16,7 @@ from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, BusAddress, close, connect
 from caterva2.bus.server import NatsServer
 from caterva2.config import Address, BrokerSettings
-from caterva2.errors import ConfigError, Unavailable
+from caterva2.errors import Unavailable
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
 from caterva2.http.events import EventStreams
@@ -53,7 +53,7 @@ class BrokerService(Service):
     BusError
         On entering: nats-server is missing, does not start, or the existing one cannot be used. One that does
         not answer is no error: the broker waits for it.
-    ConfigError
+    CannotListen
         On entering: the address is in use.
     """
 
@@ -130,7 +130,7 @@ async def _serve(
     """Listen; where any port will do, on the one of last time, so that others find us after a restart."""
     kept = state / "http-port"
     if listen.port == 0:
-        with contextlib.suppress(OSError, ValueError, ConfigError):
+        with contextlib.suppress(OSError, ValueError):
             return await stack.enter_async_context(make(Address(listen.host, int(kept.read_text()))))
     server = await stack.enter_async_context(make(listen))
     if listen.port == 0:

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 
 from caterva2.bus.buckets import ALIVE, DATA, MARKER_TTL_S, Bucket
 from caterva2.bus.claims import ClaimLost, check_claim, take_claim
-from caterva2.bus.connection import Bus
+from caterva2.bus.connection import Bus, checkpoint
 from caterva2.bus.keys import data_key, parse_data_key, root_filter, root_key
 from caterva2.bus.records import Claim, Heartbeat, decode_entry, encode_entry
 from caterva2.bus.view import Change, View
@@ -166,6 +166,7 @@ class _RootAnnouncer:
         stop = self._catalogue.listen(self._on_event)
         try:
             while True:
+                checkpoint()
                 try:
                     async with self._bus.session() as client:
                         await self._announce(client)
@@ -274,6 +275,7 @@ class _RootAnnouncer:
     async def _put(self, bucket: Bucket) -> None:
         await self._read.wait()
         while True:
+            checkpoint()
             await self._work.wait()
             await asyncio.sleep(GATHER_S)
             self._work.clear()
@@ -291,6 +293,7 @@ class _RootAnnouncer:
             while compared := list(islice(remaining, COMPARED)):
                 different = (name for name in compared if self._want(name) != self._there.entries.get(name))
                 for window in _windows(different):
+                    checkpoint()
                     await asyncio.gather(*(self._put_name(bucket, name) for name in window))
                 await asyncio.sleep(0)
         except BusError as error:
@@ -317,6 +320,7 @@ class _RootAnnouncer:
             try:
                 await check_claim(client, self._root, self._claim)
                 while loop.time() < began + BEAT_S:
+                    checkpoint()
                     self._news.clear()
                     await alive.put(root_key(self._root), self._heartbeat().encode())
                     await asyncio.sleep(NEWS_S)

@@ -187,7 +187,8 @@ async def ensure(client: Client) -> None:
     version = client.connected_server_version
     if (version.major, version.minor) < _VERSION_NEEDED:
         wanted = ".".join(map(str, _VERSION_NEEDED))
-        raise BusError(f"nats-server {version} is too old: {wanted} or later is needed")
+        found = f"{version.major}.{version.minor}.{version.patch}"
+        raise BusError(f"nats-server {found} is too old: {wanted} or later is needed")
     jetstream = client.jetstream(timeout=REQUEST_S)
     try:
         for bucket in (ROOTS, DATA, ALIVE):

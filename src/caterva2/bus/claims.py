@@ -9,6 +9,7 @@ from collections.abc import Callable
 from nats.aio.client import Client
 
 from caterva2.bus.buckets import ALIVE, ALIVE_TTL_S, ROOTS, Bucket
+from caterva2.bus.connection import checkpoint
 from caterva2.bus.keys import root_key
 from caterva2.bus.records import Claim, Heartbeat
 from caterva2.errors import BusError, Corrupt
@@ -50,6 +51,7 @@ async def take_claim(client: Client, root: str, mine: Claim, on_refused: Callabl
     key, value = root_key(root), mine.encode()
     silent_since: float | None = None
     while True:
+        checkpoint()
         held = await roots.get(key)
         owner = _parse(held.value)
         if owner is None or owner.instance == mine.instance:

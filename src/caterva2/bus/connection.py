@@ -16,12 +16,13 @@ import aiohttp
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import NoServersError
 
 from caterva2.bus.buckets import ensure
 from caterva2.config import Token
 from caterva2.errors import BusError, Caterva2Error, Corrupt, Unauthorized, Unavailable
 
-__all__ = ["Bus", "BusAddress", "ask_broker", "connect", "without_secrets"]
+__all__ = ["Bus", "BusAddress", "ask_broker", "checkpoint", "close", "connect", "without_secrets"]
 
 CONNECT_S = 3.0
 """How long a connection may take to be made, in seconds."""
@@ -120,6 +121,10 @@ async def ask_broker(
             if answer.status != 200:
                 raise BusError(f"what answers at {url} is not a broker: status {answer.status} for /api/bus")
             return BusAddress.from_json(json.loads(await answer.read()))
+    except Caterva2Error as error:
+        if isinstance(error, Corrupt):
+            raise BusError(f"what answers at {url} is not a broker: {error}") from error
+        raise
     except (ValueError, aiohttp.InvalidURL) as error:
         raise BusError(f"what answers at {url} is not a broker: {error}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -157,12 +162,15 @@ async def connect(address: BusAddress, on_closed: Callable[[], None] | None = No
 
 async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] | None) -> Client:
     client = Client()
+    last_error: Exception | None = None
 
     async def closed() -> None:
         if on_closed is not None:
             on_closed()
 
     async def on_error(error: Exception) -> None:
+        nonlocal last_error
+        last_error = error
         log.debug("bus error", error=without_secrets(repr(error)))
 
     try:
@@ -174,6 +182,8 @@ async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] 
                 error_cb=on_error,
                 closed_cb=closed,
                 allow_reconnect=False,  # `Bus` does it, since server and token may be others by then
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
                 connect_timeout=CONNECT_S,  # type: ignore[arg-type]  # annotated int, used as a float
                 ping_interval=PING_S,
                 max_outstanding_pings=2,
@@ -184,8 +194,21 @@ async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] 
         await close(client)
         if "authorization violation" in str(error).lower():
             raise BusError(f"the nats-server at {without_secrets(url)} refuses the token") from error
+        if isinstance(error, NoServersError) and last_error is not None:
+            raise last_error from None
         raise
     return client
+
+
+def checkpoint() -> None:
+    """Raise the cancellation that this task was asked for and that a library swallowed.
+
+    The client of NATS waits with `asyncio.wait_for`, which loses a cancellation (in Python 3.11) that comes
+    at the moment at which what it waits for is done. Loops around such calls would run for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def close(client: Client) -> None:
@@ -222,8 +245,9 @@ class Bus:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.2)  # again: see `checkpoint`
 
     @property
     def connected(self) -> bool:

@@ -26,7 +26,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, ensure, gone_of
-from caterva2.bus.connection import Bus
+from caterva2.bus.connection import Bus, checkpoint
 from caterva2.errors import BusError
 
 __all__ = ["Change", "Follower", "View"]
@@ -137,6 +137,7 @@ class View:
         """Follow until cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
+            checkpoint()
             try:
                 async with self._bus.session() as client:
                     await self._follow(client)
@@ -231,6 +232,7 @@ class View:
             self._caught_up(last)
         number = 0
         while not self._doubted:
+            checkpoint()
             async with asyncio.timeout(3 * HEARTBEAT_S):
                 await self._arrived.wait()
             self._arrived.clear()

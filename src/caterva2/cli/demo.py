@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from caterva2.cli.logs import configure_logs
 from caterva2.client import Array, Client, connect
 from caterva2.errors import Caterva2Error, Unavailable, Unsupported
 from caterva2.frame.write import write_array
@@ -41,6 +42,7 @@ def run(*, stay: bool = False) -> None:
     Caterva2Error
         If a step does not do what it should.
     """
+    configure_logs("error")
     console = Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="caterva2-demo-") as directory:
         Story(console, Path(directory)).tell(stay=stay)

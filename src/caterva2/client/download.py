@@ -1,8 +1,8 @@
 """Downloads that can be broken off and go on later.
 
 What has arrived is in ``<name>.part``, and of which version it is in ``<name>.part.json``. The order of
-writes: the version, then bytes, then (all there) the time of modification, then the rename. So a part always is the
-beginning of the version that is named beside it, and a file that has its own name is complete.
+writes: the version, then bytes, then (all there) the time of modification, then the rename. So a part always
+is the beginning of the version that is named beside it, and a file that has its own name is complete.
 """
 
 from __future__ import annotations

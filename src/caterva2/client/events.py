@@ -83,8 +83,8 @@ class EventStream:
     """An iterator over events; make one with `Client.events`.
 
     It is connected once it is made. When the connection is lost, it is made again, for as long as it takes,
-    and the events missed come first; if that is impossible, an event of kind ``reset`` comes instead. Iterate in
-    one thread; `close` it in any: it is a context manager.
+    and the events missed come first; if that is impossible, an event of kind ``reset`` comes instead. Iterate
+    in one thread; `close` it in any: it is a context manager.
     """
 
     def __init__(
@@ -137,12 +137,14 @@ class EventStream:
         pause_s = FIRST_PAUSE_S
         while not self._closed.is_set():
             try:
-                return self._fill()
+                self._fill()
             except (Unavailable, StopIteration) as error:
                 if self._closed.is_set():
-                    return None
+                    return
                 if self._on_loss is not None and pause_s == FIRST_PAUSE_S:
                     self._on_loss(str(error) or f"{self._transport.url} ended the stream")
+            else:
+                return
             self._closed.wait(pause_s * random.uniform(0.5, 1))  # so that not all come back at once
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self._parser = EventParser(self._pattern, self._parser.last_id)

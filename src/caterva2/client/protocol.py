@@ -333,6 +333,7 @@ _MAKE: dict[type[errors.Caterva2Error], Callable[[str, Mapping[str, Any]], error
         int(data.get("size", 0)),
     ),
     errors.StateInUse: lambda _, data: errors.StateInUse(str(data.get("directory", "")), data.get("pid")),
+    errors.CannotListen: lambda text, data: errors.CannotListen(str(data.get("address", "")), text),
 }
 """How errors that carry data are made from the members of a problem."""
 

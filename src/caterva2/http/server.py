@@ -7,15 +7,16 @@ import errno
 import socket
 from collections.abc import Callable
 from typing import Self
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from caterva2.config import Address
-from caterva2.errors import ConfigError
+from caterva2.errors import CannotListen
 from caterva2.http.connection import Connection
 
-__all__ = ["Server"]
+__all__ = ["Server", "announced_url"]
 
 STOP_S = 3
 """How long answers under way may take when the server is asked to stop, in seconds."""
@@ -27,6 +28,9 @@ KEEP_ALIVE_S = 75
 """How long a connection is kept between requests, in seconds."""
 
 BACKLOG = 1024
+
+NOWHERE = "192.0.2.1"
+"""An address of documentation (RFC 5737), to ask the routing table for the way out."""
 
 
 class Server:
@@ -42,7 +46,7 @@ class Server:
 
     Raises
     ------
-    ConfigError
+    CannotListen
         On entering: the address is in use, not this machine's, or not permitted.
     """
 
@@ -57,6 +61,7 @@ class Server:
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="critical",  # what goes wrong is logged by the app
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
@@ -112,6 +117,37 @@ class Server:
             await asyncio.wait(tasks, timeout=BREAK_OFF_S)
 
 
+def announced_url(address: Address, broker: str) -> str:
+    """Return the URL by which others reach a service.
+
+    Parameters
+    ----------
+    address : Address
+        Where it listens. On every interface, it is announced at the address of the one that leads to the
+        broker, or if that is on this machine, to everywhere else.
+    broker : str
+        URL of the broker.
+    """
+    if address.host not in ("", "0.0.0.0", "::"):
+        return address.url
+    towards = urlsplit(broker).hostname or ""
+    for host in (towards, NOWHERE):
+        own = _own_address(host)
+        if own is not None and not Address(own, 0).is_loopback:
+            return Address(own, address.port).url
+    return Address(socket.gethostname(), address.port).url
+
+
+def _own_address(host: str) -> str | None:
+    """Return the address of the interface that leads to a host; nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
 def _bind(listen: Address) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -119,7 +155,7 @@ def _bind(listen: Address) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {listen}: {error.strerror or error}") from error
+        raise CannotListen(str(listen), error.strerror or str(error)) from error
     try:
         if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,5 +168,5 @@ def _bind(listen: Address) -> socket.socket:
             reason = "it is in use already; stop what listens there, or choose another with --listen"
         else:
             reason = error.strerror or str(error)
-        raise ConfigError(f"cannot listen on {listen}: {reason}") from error
+        raise CannotListen(str(listen), reason) from error
     return bound

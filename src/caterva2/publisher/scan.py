@@ -124,12 +124,17 @@ class Scanner:
         Name of the root.
     directory : str
         Absolute path of its directory.
+
+    Attributes
+    ----------
+    real : str
+        The same free of links, as it was when it was last looked at.
     """
 
     def __init__(self, root: str, directory: str) -> None:
         self.root = root
         self.directory = directory
-        self._real = ""
+        self.real = ""
         self._links: dict[str, str] = {}
         self._skipped: set[tuple[str, str]] = set()
         self._skipped_now: set[tuple[str, str]] = set()
@@ -145,7 +150,7 @@ class Scanner:
         self._begin()
         self._links.clear()
         found = Scan()
-        self._directory(_Place("", "", self._real, (), 0), found)
+        self._directory(_Place("", "", self.real, (), 0), found)
         self._skipped = self._skipped_now
         return found
 
@@ -172,11 +177,11 @@ class Scanner:
 
     def _place(self, name: str) -> _Place | None:
         """Return where a name leads, but for its last part; None if that is not published."""
-        place = _Place("", "", self._real, (), 0)
+        place = _Place("", "", self.real, (), 0)
         for part in name.split("/"):
             real = os.path.realpath(place.real)
             file = self._below(real)
-            if is_hidden(part) or file is None or (file and any(map(is_hidden, file.split("/")))):
+            if not part or is_hidden(part) or file is None or (file and any(map(is_hidden, file.split("/")))):
                 return None
             links = place.links + (real != place.real)
             place = _Place(place.name, file, real, place.parents, links).below(part)
@@ -198,14 +203,14 @@ class Scanner:
         return names
 
     def _begin(self) -> None:
-        self._real = os.path.realpath(self.directory, strict=True)
+        self.real = os.path.realpath(self.directory, strict=True)
         self._skipped_now = set()
 
     def _below(self, real: str) -> str | None:
         """Return a real path relative to the directory; None if it is not below it."""
-        if real == self._real:
+        if real == self.real:
             return ""
-        prefix = self._real.rstrip(os.sep) + os.sep
+        prefix = self.real.rstrip(os.sep) + os.sep
         if not real.startswith(prefix):
             return None
         below = real[len(prefix) :]

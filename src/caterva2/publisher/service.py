@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from os import cpu_count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from caterva2.bus.announcer import Announcer
 from caterva2.bus.connection import Bus, ask_broker
@@ -19,8 +19,8 @@ from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
 from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
-from caterva2.http.server import Server
-from caterva2.model.catalogue import Catalogue
+from caterva2.http.server import Server, announced_url
+from caterva2.http.service import Service
 from caterva2.model.path import DatasetPath, check_root
 from caterva2.publisher.directory import RootDirectory
 from caterva2.publisher.originals import PublishedOriginals
@@ -34,7 +34,7 @@ from caterva2.state import StateLock
 __all__ = ["PublisherService"]
 
 
-class PublisherService:
+class PublisherService(Service):
     """Watches directories, announces what is in them, and serves it.
 
     An async context manager: it serves once it is entered, what it knows from last time at once, what is new
@@ -49,8 +49,10 @@ class PublisherService:
     Raises
     ------
     ConfigError
-        If there is no root, one cannot be named so, or its directory is missing; on entering: if the address
-        is taken or the state directory unusable.
+        If there is no root, one cannot be named so, or its directory is missing; on entering: if the state
+        directory is unusable.
+    CannotListen
+        On entering: the address is in use.
     StateInUse
         On entering: another process owns the state directory.
     """
@@ -58,31 +60,14 @@ class PublisherService:
     name = "publisher"
 
     def __init__(self, settings: PublisherSettings, roots: Mapping[str, Path]) -> None:
+        super().__init__(settings)
         self.settings = settings
-        self.address = settings.listen
-        self.catalogue = Catalogue()
         self.roots = {name: _directory_of(name, directory) for name, directory in roots.items()}
         if not self.roots:
             raise ConfigError("there is nothing to publish: give at least one NAME=DIR")
         self.watchers: dict[str, RootWatcher] = {}
         self.version_stats = VersionStats()
         self.watch_stats = WatchStats()
-        self._stack = AsyncExitStack()
-        self._failed: asyncio.Future[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    async def wait(self) -> None:
-        """Return never; raise when a part of the service failed for good."""
-        assert self._failed is not None
-        await asyncio.shield(self._failed)
 
     @property
     def scanned(self) -> bool:
@@ -92,11 +77,10 @@ class PublisherService:
     @property
     def url(self) -> str:
         """The address for others."""
-        return self.settings.url or self.address.url
+        return self.settings.url or announced_url(self.address, self.settings.broker)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        self._failed = asyncio.get_running_loop().create_future()
         stack.enter_context(StateLock(settings.state))
         store = PublisherStore(settings.state / "publisher.sqlite")
         stack.callback(store.close)
@@ -163,23 +147,6 @@ class PublisherService:
                 lost.cancel()
                 announcing.cancel()
                 await asyncio.gather(announcing, lost, return_exceptions=True)
-
-    def _spawn(self, stack: AsyncExitStack, run: Coroutine[Any, Any, None]) -> None:
-        """Run a part until the stack is closed; if it fails before, so does the service."""
-        task = asyncio.create_task(run)
-        task.add_done_callback(self._on_done)
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        stack.push_async_callback(stop)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        assert self._failed is not None
-        if not task.cancelled() and (error := task.exception()) and not self._failed.done():
-            self._failed.set_exception(error)
-            self._failed.exception()  # seen, also where nobody waits
 
     def _metrics(self) -> Metrics:
         metrics = Metrics("publisher")

@@ -162,6 +162,8 @@ class RootWatcher:
         for kind, path in changes:
             # A directory that went away, or came in its place, is not the one that is watched
             if kind != ChangeKind.MODIFIED and path in self._watched:
+                if path == self.directory.scanner.real:
+                    self._rescan()
                 self._watched = {d for d in self._watched if d != path and not d.startswith(f"{path}/")}
         self._names |= self.directory.scanner.names_of(path for _, path in changes)
         self._wake.set()

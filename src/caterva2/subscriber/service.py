@@ -17,7 +17,7 @@ from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
 from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
-from caterva2.http.server import Server
+from caterva2.http.server import Server, announced_url
 from caterva2.http.service import Service
 from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath, parse_path
@@ -46,7 +46,7 @@ class SubscriberService(Service):
 
     Raises
     ------
-    StateInUse, ConfigError, OSError
+    StateInUse, ConfigError, CannotListen
         On entering: another process owns the state directory, it cannot be used, or the address is taken.
     """
 
@@ -115,6 +115,8 @@ class SubscriberService(Service):
 
     def _health(self) -> dict[str, Any]:
         return {
+            "status": "degraded" if self.source.stats.degraded else "ok",
+            "url": self.url,
             "broker": "connected" if self.bus.connected else "unreachable",
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
         }
@@ -122,7 +124,7 @@ class SubscriberService(Service):
     @property
     def url(self) -> str:
         """The address for others."""
-        return self.settings.url or self.address.url
+        return self.settings.url or announced_url(self.address, self.settings.broker)
 
 
 async def _drop_deleted(catalogue: Catalogue, cache: CachedSource) -> None:

@@ -1,0 +1,81 @@
+"""``cat2 follow``, ``unfollow``, ``events``: what changes."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from caterva2.cli.options import Connection, Json
+from caterva2.cli.output import print_json
+from caterva2.client import Event
+
+__all__ = ["events", "follow", "unfollow"]
+
+DEFAULT = Connection()
+
+Patterns = Annotated[
+    tuple[str, ...], Parameter(help="Datasets, roots or globs: foo, foo/x.b2nd, 'foo/dir1/*'.")
+]
+
+
+def follow(
+    first: Annotated[str, Parameter(name="PATTERN", help="A dataset, a root or a glob: foo, 'foo/dir1/*'.")],
+    /,
+    *more: Annotated[str, Parameter(help="Further ones.")],
+    json: Json = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Keep datasets current at the subscriber."""
+    _each((first, *more), "following", json=json, connection=connection)
+
+
+def unfollow(
+    first: Annotated[str, Parameter(name="PATTERN", help="A pattern that is followed.")],
+    /,
+    *more: Annotated[str, Parameter(help="Further ones.")],
+    json: Json = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Stop following. What is cached stays until its space is needed."""
+    _each((first, *more), "not following", json=json, connection=connection)
+
+
+def _each(patterns: tuple[str, ...], word: str, *, json: bool, connection: Connection) -> None:
+    rows = []
+    with connection.open() as client:
+        act = client.follow if word == "following" else client.unfollow
+        for pattern in patterns:
+            datasets = act(pattern)
+            rows.append({"pattern": pattern, "datasets": datasets})
+            if not json:
+                print(f"{word} {pattern}: {datasets} datasets now", file=sys.stderr)
+    if json:
+        print_json(rows)
+
+
+def events(
+    pattern: Annotated[str, Parameter(help="What to listen to; everything by default.")] = "*",
+    /,
+    *,
+    json: Json = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Print changes as they are seen, one line each, until interrupted."""
+
+    def on_loss(reason: str) -> None:
+        print(f"cat2: {reason}; trying to connect again", file=sys.stderr)
+
+    with connection.open() as client, client.events(pattern, on_loss=on_loss) as stream:
+        print(f"listening to {pattern} at {client.subscriber}", file=sys.stderr)
+        for event in stream:
+            print(json_module.dumps(asdict(event)) if json else _line(event), flush=True)
+
+
+def _line(event: Event) -> str:
+    at = datetime.fromtimestamp(event.time).strftime("%H:%M:%S")
+    return f"{at}  {event.kind:<8}  {event.path}"

@@ -1,0 +1,195 @@
+"""``cat2 show``: what is in a dataset."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from caterva2.cli.options import Connection, Json
+from caterva2.cli.output import print_json, width
+from caterva2.client import Array, Client, File, Frame
+from caterva2.errors import BadRequest, Changed, InvalidSelection, NotFound
+from caterva2.model.selection import Axis, Selection, parse_selection
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["show", "split_selection"]
+
+DEFAULT = Connection()
+
+ATTEMPTS = 3
+"""How often a dataset that is replaced while it is read is tried."""
+
+JSON_ELEMENTS = 10_000
+"""Most elements that are printed as JSON."""
+
+SUMMARY_ELEMENTS = 1000
+"""More than so many elements are summarised, as numpy does."""
+
+EDGE = 3
+"""Elements shown at each end of a summarised dimension, as numpy does."""
+
+CORNERS = 64
+"""Most corners that are fetched for a summary."""
+
+HEAD_BYTES = 1024
+"""So much of a frame or a file is shown, where no part is asked for."""
+
+
+def show(
+    path: Annotated[str, Parameter(help="A dataset, or a part of one: 'foo/x.b2nd[0, 10:20]'.")],
+    /,
+    *,
+    json: Json = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Print a dataset, or a part of it; large arrays are summarised as numpy does, and only that is moved."""
+    with connection.open() as client:
+        for attempt in range(ATTEMPTS):
+            dataset, text = _open(client, path)
+            try:
+                _show(dataset, text, json=json)
+            except Changed:  # between opening and reading it: nothing is printed yet
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+
+def _show(dataset: Array | Frame | File, text: str | None, *, json: bool) -> None:
+    if not isinstance(dataset, Array):
+        _show_bytes(dataset, text, json=json)
+        return
+    selection = parse_selection(text, dataset.shape)
+    if json:
+        _print_array_json(dataset, selection)
+    else:
+        print(_summary(dataset, selection))
+
+
+def split_selection(path: str) -> tuple[str, str | None]:
+    """Split ``root/name[selection]``; a name may have brackets itself, the last pair at the end counts."""
+    if path.endswith("]") and "[" in path:
+        name, _, text = path[:-1].rpartition("[")
+        return name, text
+    return path, None
+
+
+def _open(client: Client, path: str) -> tuple[Array | Frame | File, str | None]:
+    name, text = split_selection(path)
+    if "/" not in name:
+        raise NotFound(name, f"{name!r} is a root: name a dataset in it, as cat2 list {name} prints them")
+    try:
+        return client[name], text
+    except NotFound:
+        if text is None or (whole := client.get(path)) is None:
+            raise
+        return whole, None
+
+
+# -- arrays --------------------------------------------------------------------------------------
+
+
+def _print_array_json(array: Array, selection: Selection) -> None:
+    if selection.size > JSON_ELEMENTS:
+        raise BadRequest(
+            f"{array.path}: {selection.size:,} elements are too many for --json (at most {JSON_ELEMENTS:,}); "
+            f"select a part: '{array.path}[...]'"
+        )
+    from caterva2.cli.values import json_values
+
+    print_json(json_values(array.read(selection)))
+
+
+def _summary(array: Array, selection: Selection) -> str:
+    """Return what numpy prints of a selection, for which only its corners are fetched if it is large."""
+    import numpy as np
+
+    if selection.size <= SUMMARY_ELEMENTS:
+        return np.array2string(array.read(selection), max_line_width=width(), threshold=sys.maxsize)
+    corners = _corners(array, selection)
+    return np.array2string(corners, max_line_width=width(), threshold=0, edgeitems=EDGE)
+
+
+def _corners(array: Array, selection: Selection) -> npt.NDArray[Any]:
+    """Return the corners of a selection, with one filler between the ends of each long dimension.
+
+    numpy prints ``...`` in place of the filler, and looks at the corners alone to choose a format.
+    """
+    import numpy as np
+
+    pieces = [list(_ends(axis)) for axis in selection.axes]
+    if 2 ** sum(len(ends) > 1 for ends in pieces) > CORNERS:
+        raise InvalidSelection(f"{array.path} has too many dimensions for a summary: select a part of it")
+    shape = [2 * EDGE + 1 if len(ends) > 1 else ends[0][0].count for ends in pieces]
+    result = np.zeros(shape, array.dtype)
+    for combination in itertools.product(*pieces):
+        part = Selection(tuple(axis for axis, _ in combination))
+        values = array.read(Selection(tuple(_kept(axis) for axis in part.axes)))
+        result[tuple(target for _, target in combination)] = values
+    drop = tuple(0 if axis.drop else slice(None) for axis in selection.axes)
+    return np.asarray(result[drop])
+
+
+def _ends(axis: Axis) -> Iterator[tuple[Axis, slice]]:
+    """Yield the parts of an axis that are shown, in the order of the result, and where they go."""
+    if axis.count <= 2 * EDGE:
+        yield axis, slice(None)
+        return
+    low = Axis(axis.start, EDGE, axis.step, axis.reverse)
+    high = Axis(axis.start + (axis.count - EDGE) * axis.step, EDGE, axis.step, axis.reverse)
+    first, last = (high, low) if axis.reverse else (low, high)
+    yield first, slice(0, EDGE)
+    yield last, slice(EDGE + 1, None)
+
+
+def _kept(axis: Axis) -> Axis:
+    return Axis(axis.start, axis.count, axis.step, axis.reverse)
+
+
+# -- frames and files ----------------------------------------------------------------------------
+
+
+def _show_bytes(dataset: Frame | File, text: str | None, *, json: bool) -> None:
+    typesize = dataset.typesize if isinstance(dataset, Frame) else 1
+    axis = parse_selection(text, [len(dataset)]).axes[0]
+    if axis.step != 1 or axis.reverse:
+        raise InvalidSelection(f"{dataset.path} is a {dataset.kind}: it is read in steps of 1")
+    count = axis.count
+    if text is None and not json:
+        count = min(count, max(1, HEAD_BYTES // typesize))
+    if json and count * typesize > JSON_ELEMENTS:
+        raise BadRequest(
+            f"{dataset.path}: {count * typesize:,} bytes are too many for --json (at most {JSON_ELEMENTS:,})"
+            f"; select a part: '{dataset.path}[0:100]'"
+        )
+    data = dataset[axis.start : axis.start + count] if count else b""
+    if json:
+        print_json(base64.b64encode(data).decode())
+        return
+    _print_bytes(data, axis.start * typesize)
+    if count < axis.count:
+        rest = (axis.count - count) * typesize
+        print(f"… {rest:,} bytes more: cat2 download {dataset.path}", file=sys.stderr)
+
+
+def _print_bytes(data: bytes, offset: int) -> None:
+    """Print text as text, anything else as a hexadecimal dump."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        # a character may be cut by the end of what is shown
+        text = data[: error.start].decode() if len(data) - error.start < 4 else ""
+    if text and all(char.isprintable() or char in "\n\t\r" for char in text):
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
+    for start in range(0, len(data), 16):
+        row = data[start : start + 16]
+        shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        print(f"{offset + start:08x}  {row.hex(' '):<47}  {shown}")

@@ -1,0 +1,169 @@
+import asyncio
+import os
+import shutil
+import signal
+
+import pytest
+
+from caterva2.bus.buckets import DATA, Bucket, Gone
+from caterva2.bus.server import NatsServer
+from caterva2.bus.view import View
+
+
+class Mirror:
+    """What a view told."""
+
+    def __init__(self):
+        self.values, self.seen, self.changes, self.begun = {}, None, [], 0
+
+    def begin(self):
+        self.begun += 1
+        self.seen = set()
+
+    def change(self, change):
+        self.changes.append(change)
+        if self.seen is not None:
+            self.seen.add(change.key)
+        if change.value is None:
+            self.values.pop(change.key, None)
+        else:
+            self.values[change.key] = change.value
+
+    def done(self):
+        for key in self.values.keys() - self.seen:
+            del self.values[key]
+        self.seen = None
+
+
+@pytest.fixture
+async def write(bus):
+    async def write(**values):
+        await bus.wait_connected()
+        async with bus.session() as client:
+            bucket = Bucket(client, DATA)
+            for name, value in values.items():
+                key = name.replace("__", ".")
+                await (bucket.delete(key, 60) if value is None else bucket.put(key, value))
+
+    return write
+
+
+@pytest.fixture
+def follow(bus, spawn):
+    def follow(pattern=">"):
+        mirror = Mirror()
+        view = View(bus, DATA, pattern, mirror)
+        spawn(view.run())
+        return view, mirror
+
+    return follow
+
+
+async def test_tells_what_is_there_and_what_comes(write, follow, eventually):
+    await write(foo__a=b"1", foo__b=b"2", bar__c=b"3", foo__gone=b"4")
+    await write(foo__gone=None)
+    view, mirror = follow("foo.>")
+    await eventually(lambda: view.synced)
+    assert mirror.values == {"foo.a": b"1", "foo.b": b"2"}
+    await write(foo__a=b"5", bar__c=b"6", foo__b=None)
+    await eventually(lambda: mirror.values == {"foo.a": b"5"})
+    assert mirror.changes[-1].gone is Gone.DELETED
+    revisions = [change.revision for change in mirror.changes]
+    assert revisions == sorted(revisions)
+    assert mirror.begun == view.resyncs == 1
+
+
+async def test_empty_bucket_is_in_sync_at_once(write, follow, eventually):
+    view, mirror = follow("nothing.>")
+    await eventually(lambda: view.synced)
+    assert mirror.seen is None
+    assert mirror.changes == []
+
+
+async def test_resumes_where_it_was_when_the_server_was_killed(server, bus, write, follow, eventually):
+    await write(foo__a=b"1")
+    view, mirror = follow()
+    await eventually(lambda: view.synced)
+    os.kill(server.pid, signal.SIGKILL)
+    await eventually(lambda: not bus.connected and not view.synced)
+    await write(foo__b=b"2", foo__a=None)
+    await eventually(lambda: view.synced and mirror.values == {"foo.b": b"2"})
+    assert (view.resyncs, view.resumes) == (1, 1)
+    assert [change.key for change in mirror.changes].count("foo.a") == 2  # not told again
+
+
+async def test_wiped_store_is_noticed(tmp_path, server, bus, write, follow, eventually):
+    await write(foo__a=b"1", foo__b=b"2")
+    view, mirror = follow()
+    await eventually(lambda: view.synced)
+    epoch = view.epoch
+    shutil.rmtree(tmp_path / "nats" / "store")
+    os.kill(server.pid, signal.SIGKILL)
+    await eventually(lambda: view.synced and view.epoch != epoch)
+    assert mirror.values == {}
+    await write(foo__c=b"3")
+    await eventually(lambda: mirror.values == {"foo.c": b"3"})
+    assert view.resyncs == 2
+
+
+async def test_store_of_an_earlier_time_is_noticed(tmp_path, server, bus, write, follow, eventually):
+    await write(foo__a=b"1")
+    view, mirror = follow()
+    await eventually(lambda: view.synced)
+    await server.__aexit__()
+    shutil.copytree(tmp_path / "nats" / "store", tmp_path / "backup")
+    async with NatsServer(tmp_path / "nats"):
+        await write(foo__a=b"2", foo__b=b"3")
+        await eventually(lambda: mirror.values == {"foo.a": b"2", "foo.b": b"3"})
+    shutil.rmtree(tmp_path / "nats" / "store")
+    shutil.move(tmp_path / "backup", tmp_path / "nats" / "store")
+    await server.__aenter__()
+    await eventually(lambda: view.synced and mirror.values == {"foo.a": b"1"})
+
+
+async def test_deleted_bucket_is_made_again(bus, write, follow, eventually):
+    await write(foo__a=b"1")
+    view, mirror = follow()
+    await eventually(lambda: view.synced)
+    async with bus.session() as client:
+        await client.jetstream().delete_stream(f"KV_{DATA}")
+    await eventually(lambda: view.synced and mirror.values == {})
+    await write(foo__b=b"2")
+    await eventually(lambda: mirror.values == {"foo.b": b"2"})
+
+
+async def test_reads_all_again_when_asked(write, follow, eventually):
+    await write(foo__a=b"1")
+    view, mirror = follow()
+    await eventually(lambda: view.synced)
+    mirror.values = {"foo.a": b"wrong", "foo.never": b"there"}
+    view.resync("told so by a test")
+    assert not view.synced
+    await eventually(lambda: view.synced)
+    assert mirror.values == {"foo.a": b"1"}
+
+
+async def test_stopped_server_is_noticed_by_its_silence(server, write, follow, eventually):
+    view, _ = follow()
+    await eventually(lambda: view.synced)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await eventually(lambda: not view.synced, 6)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await eventually(lambda: view.synced)
+
+
+async def test_many_changes_while_it_reads(bus, write, follow, eventually):
+    """What is written while all is read for the first time is told too, and the last of it is what stays."""
+
+    async def put(client, number):
+        await Bucket(client, DATA).put(f"foo.k{number % 200}", b"%d" % number)
+
+    async with bus.session() as client:
+        await asyncio.gather(*(put(client, n) for n in range(400)))
+        view, mirror = follow()
+        for start in range(400, 2000, 200):
+            await asyncio.gather(*(put(client, n) for n in range(start, start + 200)))
+    expected = {f"foo.k{n % 200}": b"%d" % n for n in range(1800, 2000)}
+    await eventually(lambda: view.synced and mirror.values == expected)
