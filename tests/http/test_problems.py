@@ -48,5 +48,5 @@ def test_what_is_no_business_of_a_client_is_not_told(error) -> None:
 
 def test_each_error_has_a_status_that_was_chosen() -> None:
     kinds = [getattr(errors, name) for name in errors.__all__]
-    own = {errors.Caterva2Error, errors.BusError, errors.ConfigError, errors.StateInUse}
+    own = {errors.Caterva2Error, errors.BusError, errors.CannotListen, errors.ConfigError, errors.StateInUse}
     assert {type(case[0]) for case in CASES} == set(kinds) - own

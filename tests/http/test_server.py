@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from caterva2.config import Address
-from caterva2.errors import ConfigError
+from caterva2.errors import CannotListen
 from caterva2.http.server import Server
 
 
@@ -34,7 +34,7 @@ async def test_no_header_names_the_software(running) -> None:
 
 
 async def test_an_address_in_use_is_named(running) -> None:
-    with pytest.raises(ConfigError, match=f"{running.server.address}.*in use"):
+    with pytest.raises(CannotListen, match=f"{running.server.address}.*in use"):
         async with Server(app, running.server.address):
             pass
     assert (await running.get("/health"))[0] == 200
@@ -42,7 +42,7 @@ async def test_an_address_in_use_is_named(running) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
 async def test_an_address_of_others_is_named(host) -> None:
-    with pytest.raises(ConfigError, match=f"cannot listen on {host}:0"):
+    with pytest.raises(CannotListen, match=f"cannot listen on {host}:0"):
         async with Server(app, Address(host, 0)):
             pass
 
