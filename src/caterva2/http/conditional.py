@@ -11,7 +11,7 @@ from caterva2.errors import BadRequest
 __all__ = ["honours_range", "not_modified", "wanted_etags"]
 
 _ETAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\Z')
-_LIST = re.compile(r'[^",]*(?:"[^"]*"[^",]*)?')
+_LIST = re.compile(r'(?:[^",]|"[^"]*"|")+')
 
 
 def wanted_etags(headers: Headers) -> list[str] | None:

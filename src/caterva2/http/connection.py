@@ -68,7 +68,8 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head or self.transport.is_closing():
             return
-        # What arrived together with the begin of a head may hold whole requests before it: not counted.
+        # What arrived together with the begin of a head, or the end of a request, may hold whole requests and
+        # their bodies: not counted.
         self._head_bytes = 0 if self._head_bytes < 0 else self._head_bytes + len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(
@@ -93,7 +94,7 @@ class Connection(HttpToolsProtocol):
         """Note that the next head may begin."""
         super().on_message_complete()
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = -1
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, with a problem as everything else."""

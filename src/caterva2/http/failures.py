@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +46,8 @@ class FailureMiddleware:
             if begun and isinstance(known, Caterva2Error):
                 log.warning("answer_broken_off", **about, reason=str(known))
             else:
-                log.exception("unexpected_error", **about)
+                # as text: the tracebacks of renderers show variables, the token among them, and take seconds
+                text = traceback.format_exc()
+                log.error("unexpected_error", **about, exception=text)  # noqa: TRY400
             if not begun:
                 await unexpected()(scope, receive, send)

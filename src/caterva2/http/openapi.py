@@ -30,6 +30,7 @@ def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[s
 
 _IF_MATCH = _parameter("If-Match", "header", "The version wanted: its etag in quotes")
 _IF_NONE_MATCH = _parameter("If-None-Match", "header", "Versions that the client has")
+_IF_RANGE = _parameter("If-Range", "header", "Ranges of this version only; else the whole of another")
 _RANGE = _parameter("Range", "header", "Up to 64 byte ranges", example="bytes=0-99,200-299")
 _QUERY = [
     _parameter(
@@ -44,9 +45,9 @@ _OPERATIONS: dict[str, _Operation] = {
     # path: method, statuses, summary, parameters, content
     "/api/info/{path}": (
         "get",
-        {"200": "Metadata"},
+        {"200": "Metadata", "304": "Known already"},
         "Metadata of a dataset",
-        [_IF_MATCH],
+        [_IF_MATCH, _IF_NONE_MATCH],
         {"application/json": {"schema": {"type": "object"}}},
     ),
     "/api/manifest/{path}": (
@@ -54,20 +55,20 @@ _OPERATIONS: dict[str, _Operation] = {
         {"200": "MessagePack", "304": "Known already"},
         "The head, or pages, of a version's manifest",
         [_IF_MATCH, _IF_NONE_MATCH, _parameter("pages", "query", "Numbers of pages", example="1,4,7-9")],
-        _BYTES,
+        {"application/vnd.caterva2.manifest+msgpack": {"schema": {"type": "string", "format": "binary"}}},
     ),
     "/data/{path}": (
         "get",
         {"200": "The whole file", "206": "Ranges of it", "304": "Known already"},
         "The stored bytes",
-        [_IF_MATCH, _IF_NONE_MATCH, _RANGE],
+        [_IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
         _BYTES,
     ),
     "/api/download/{path}": (
         "get",
         {"200": "The whole file", "206": "Ranges of it", "304": "Known already"},
         "The stored bytes, to be saved under the name of the dataset",
-        [_IF_MATCH, _IF_NONE_MATCH, _RANGE],
+        [_IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
         _BYTES,
     ),
     "/api/fetch/{path}": (
@@ -79,9 +80,9 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "/api/chunk/{path}": (
         "get",
-        {"200": "The chunk"},
+        {"200": "The chunk", "304": "Known already"},
         "One compressed chunk, as stored",
-        [_IF_MATCH, _parameter("nchunk", "query", "Number of the chunk", type="integer")],
+        [_IF_MATCH, _IF_NONE_MATCH, _parameter("nchunk", "query", "Number of the chunk", type="integer")],
         _BYTES,
     ),
 }
@@ -90,6 +91,7 @@ _ERRORS = {
     "400": "Malformed",
     "401": "The token is missing or wrong",
     "404": "There is no such dataset",
+    "408": "The body of the request did not arrive",
     "412": "The version wanted is not the current one",
     "413": "The answer would be too large",
     "416": "Not a range of the file",
@@ -147,6 +149,8 @@ def _data_paths() -> dict[str, Any]:
             "responses": responses | _problems(),
         }
         paths[path] = {method: operation}
+        if path.startswith(("/data/", "/api/download/")):
+            paths[path]["head"] = operation | {"summary": "The headers of the stored bytes"}
     post = dict(paths["/api/fetch/{path}"]["get"])
     post["parameters"] = [_PATH, _IF_MATCH, _IF_NONE_MATCH]
     post["requestBody"] = {"content": {"application/json": {"schema": Query.model_json_schema()}}}
