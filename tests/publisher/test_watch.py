@@ -95,7 +95,7 @@ async def test_directories_made_moved_and_removed(root, watch, tmp_path) -> None
         await watched.have("back/b/c/deep", "back/b/late", "back/b/outside")
         (root / "back" / "b" / "again").write_text("4")
         await watched.have("back/b/c/deep", "back/b/late", "back/b/outside", "back/b/again")
-        os.rename(root / "back", root / "a")  # a name that was watched before
+        (root / "back").rename(root / "a")  # a name that was watched before
         await watched.have("a/b/c/deep", "a/b/late", "a/b/outside", "a/b/again")
         (root / "a" / "b" / "c" / "last").write_text("5")
         await watched.have("a/b/c/deep", "a/b/late", "a/b/outside", "a/b/again", "a/b/c/last")
