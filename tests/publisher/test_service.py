@@ -185,7 +185,9 @@ async def test_readers_of_a_file_rewritten_in_a_loop_get_one_version_each(root, 
             value = (value + 1) % 251
             data = bytes([value]) * size
             if value % 2:
-                file.write_bytes(data)
+                # Not emptied first: an empty file is a version too
+                with file.open("r+b", buffering=0) as raw:
+                    raw.write(data)
             else:
                 (root / ".new").write_bytes(data)
                 (root / ".new").replace(file)
