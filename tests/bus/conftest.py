@@ -46,9 +46,8 @@ def spawn(stack):
         async def stop():
             task.cancel()
             results = await asyncio.gather(task, return_exceptions=True)
-            # nats-py may take a cancellation for itself; what counts is that it ended, and not by a failure
-
-        assert results[0] is None or isinstance(results[0], asyncio.CancelledError), results
+            # nats-py may take a cancellation for itself; what counts is that it ended, not by a failure
+            assert results[0] is None or isinstance(results[0], asyncio.CancelledError), results
 
         stopped = []
 
