@@ -103,7 +103,9 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path) -> None:
         SubscriberStore(tmp_path / "db")
 
 
-def test_what_is_no_database_is_refused(tmp_path) -> None:
+def test_what_is_no_database_is_put_aside(tmp_path) -> None:
     (tmp_path / "db").write_bytes(b"not a database, " * 1000)
-    with pytest.raises(ConfigError, match="db"):
-        SubscriberStore(tmp_path / "db")
+    store = SubscriberStore(tmp_path / "db")
+    assert store.follows() == []
+    store.close()
+    assert (tmp_path / "db.damaged").read_bytes().startswith(b"not a database")

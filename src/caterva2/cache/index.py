@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caterva2.errors import ConfigError
+from caterva2.database import connect, open_database
 from caterva2.model.manifest import digest
 from caterva2.model.path import DatasetPath, parse_path
 
@@ -94,45 +94,18 @@ class Index:
     Raises
     ------
     ConfigError
-        If it was written by a newer release.
-    OSError, sqlite3.Error
-        If it cannot be opened or made.
+        If it was written by a newer release, or cannot be opened.
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
         self._write_lock = threading.Lock()
+        self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
         try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) or not file.exists():
-                raise
-            log.warning("the cache index %s is damaged (%s): starting with an empty cache", file, error)
-            self._put_aside()
-            self._open()
-
-    def _open(self) -> None:
-        with contextlib.ExitStack() as stack:
-            self._writer = _connect(self._file)
-            stack.callback(self._writer.close)
-            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise ConfigError(
-                    f"{self._file} was written by a newer release (schema {version}, this one knows "
-                    f"{SCHEMA_VERSION}): upgrade, or choose another --state directory"
-                )
-            if version == 0:
-                self._writer.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
             self._writer.execute("SELECT count(*) FROM versions").fetchone()
-            self._reader = _connect(self._file)
-            stack.pop_all()
-
-    def _put_aside(self) -> None:
-        for suffix in ("-wal", "-shm"):
-            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
-        self._file.replace(self._file.with_name(self._file.name + ".damaged"))
+            self._reader = connect(file)
+        except BaseException:
+            self._writer.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -252,18 +225,6 @@ class Index:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=5.0)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _sound(row: tuple[bytes, bytes] | None) -> bytes | None:

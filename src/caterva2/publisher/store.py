@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from caterva2.errors import ConfigError
+from caterva2.database import open_database
 from caterva2.model.catalogue import Entry
 from caterva2.source.files import StatKey
 
@@ -100,16 +100,7 @@ class PublisherStore:
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.Lock()
-        try:
-            self._db = _open(file)
-        except sqlite3.OperationalError as error:
-            raise ConfigError(f"{file} cannot be opened: {error}") from error
-        except sqlite3.DatabaseError as error:
-            log.warning("publisher_state_damaged", file=str(file), reason=str(error))
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"{file}{suffix}").replace(f"{file}{suffix}.damaged")
-            self._db = _open(file)
+        self._db = open_database(file, _SCHEMA, SCHEMA_VERSION)
         self.origin = str(self._once("origin", secrets.token_hex(16)))
         self.instance = str(self._once("instance", secrets.token_hex(8)))
         self._floor = int(self._once("floor", 0))
@@ -261,22 +252,6 @@ class PublisherStore:
             if deleted < CLEAN_ROWS:
                 db.execute("DELETE FROM stale WHERE rowid = ?", (stale,))
         return True
-
-
-def _open(file: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=10)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise ConfigError(f"{file} was written by a newer caterva2 (format {version}): upgrade this one")
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _values(record: Record) -> tuple[Any, ...]:

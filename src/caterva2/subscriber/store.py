@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import time
 from pathlib import Path
 
-from caterva2.errors import ConfigError
+from caterva2.database import open_database
 from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.path import parse_path
 
@@ -32,29 +31,19 @@ CREATE TABLE follows (pattern TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROW
 class SubscriberStore:
     """An SQLite database in the state directory. It belongs to one event loop.
 
+    One that is damaged is put aside and made anew: the catalogue comes back from the bus, the follows do not.
+
     Differences of the catalogue are written as they are seen, those of one turn of the loop in one
     transaction: a version that was ever served is still known after ``kill -9``, so nobody goes backwards.
 
     Raises
     ------
     ConfigError
-        If the database was written by a newer version of this package, or is none.
+        If the database was written by a newer release, or cannot be opened.
     """
 
     def __init__(self, file: Path) -> None:
-        self._db = sqlite3.connect(file, isolation_level=None)
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise ConfigError(f"{file} cannot be used: {error}. Move it away to start anew") from error
-        if version > SCHEMA_VERSION:
-            self._db.close()
-            raise ConfigError(f"{file} was written by a newer caterva2 (format {version}): upgrade this one")
+        self._db = open_database(file, _SCHEMA, SCHEMA_VERSION)
         self._catalogue: Catalogue | None = None
 
     def close(self) -> None:
