@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caterva2.cache.cached import CachedSource
-from caterva2.model.manifest import FILE_EXTENT_BYTES
+from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.path import DatasetPath
 from caterva2.testing.origin import MemoryOrigin
 

@@ -5,7 +5,7 @@ from contextlib import aclosing
 import pytest
 
 from caterva2.errors import Changed, IntegrityError, NotFound, Unavailable
-from caterva2.model.manifest import FILE_EXTENT_BYTES as PAGE
+from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents, read_all
 from caterva2.testing.waiting import until

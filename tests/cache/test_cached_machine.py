@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from caterva2.cache.cached import CachedSource
 from caterva2.errors import Changed
-from caterva2.model.manifest import FILE_EXTENT_BYTES as PAGE
+from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
 from caterva2.testing.origin import MemoryOrigin

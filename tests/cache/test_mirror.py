@@ -10,7 +10,7 @@ import pytest
 
 from caterva2.cache import mirror as module
 from caterva2.cache.mirror import MirrorPool
-from caterva2.model.manifest import Extent, digest
+from caterva2.model.extents import Extent, digest
 
 SIZE = 100_000
 DATA = random.Random(7).randbytes(SIZE)

@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 from caterva2.cache.index import Index
-from caterva2.model.manifest import FILE_EXTENT_BYTES as PAGE
+from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.testing.contracts import all_extents, read_all
 
 

@@ -6,7 +6,7 @@ import shutil
 from contextlib import aclosing
 
 from caterva2.cache import mirror as mirror_module
-from caterva2.model.manifest import FILE_EXTENT_BYTES as PAGE
+from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents, read_all
 

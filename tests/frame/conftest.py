@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from caterva2.frame.decode import cell_extents, decode_cell, dtype_of, grid_of
-from caterva2.model.manifest import Extent, Page
+from caterva2.model.extents import Extent
+from caterva2.model.manifest import Page
 from caterva2.model.path import parse_path
 from caterva2.model.selection import select
 from caterva2.testing.memory import FileSource

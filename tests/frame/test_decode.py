@@ -9,7 +9,7 @@ import pytest
 
 from caterva2.errors import Corrupt, Unsupported
 from caterva2.frame.decode import cell_extents, decode_blocks, decode_cell, dtype_of, grid_of, typesize_of
-from caterva2.model.manifest import ChunkKind
+from caterva2.model.extents import ChunkKind
 from caterva2.model.selection import select
 
 CODECS = [blosc2.Codec.BLOSCLZ, blosc2.Codec.LZ4, blosc2.Codec.LZ4HC, blosc2.Codec.ZLIB, blosc2.Codec.ZSTD]

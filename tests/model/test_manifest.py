@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caterva2.errors import Corrupt
-from caterva2.model.manifest import (
+from caterva2.model.extents import (
     DIGEST_BYTES,
     FIXED_SLOTS,
     PAGE_BYTES,
@@ -15,11 +15,10 @@ from caterva2.model.manifest import (
     ChunkKind,
     Extent,
     Fixed,
-    Head,
-    Page,
     digest,
     page_starts,
 )
+from caterva2.model.manifest import Head, Page
 from caterva2.model.path import parse_path
 
 NBLOCKS = 3

@@ -16,7 +16,7 @@ from caterva2.broker.service import BrokerService
 from caterva2.config import Address, BrokerSettings, PublisherSettings
 from caterva2.errors import Changed, ConfigError, StateInUse, Unavailable
 from caterva2.frame.write import write_array
-from caterva2.model.manifest import digest
+from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath
 from caterva2.publisher.service import PublisherService
 from caterva2.source.http import HttpSource, UpstreamStats

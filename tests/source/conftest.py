@@ -3,7 +3,7 @@ import random
 import aiohttp
 import pytest
 
-from caterva2.model.manifest import FILE_EXTENT_BYTES
+from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.path import DatasetPath
 from caterva2.source.http import HttpSource, UpstreamStats
 from caterva2.testing.contracts import all_extents

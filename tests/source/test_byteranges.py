@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caterva2.model.manifest import Extent
+from caterva2.model.extents import Extent
 from caterva2.source.byteranges import (
     MAX_RANGES,
     REQUEST_BYTES,

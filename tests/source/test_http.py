@@ -5,7 +5,7 @@ import random
 import pytest
 
 from caterva2.errors import Changed, IntegrityError, Unavailable
-from caterva2.model.manifest import FILE_EXTENT_BYTES
+from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.path import DatasetPath
 from caterva2.source.byteranges import MAX_RANGES, REQUEST_BYTES
 from caterva2.testing.contracts import all_extents

@@ -16,7 +16,7 @@ import pytest
 from caterva2.errors import Changed, Corrupt, NotFound, Unavailable
 from caterva2.frame.inspect import inspect
 from caterva2.frame.write import write_array, write_frame
-from caterva2.model.manifest import FILE_EXTENT_BYTES, digest
+from caterva2.model.extents import FILE_EXTENT_BYTES, digest
 from caterva2.model.path import DatasetPath, kind_of
 from caterva2.source.files import LocalFile, stat_key
 from caterva2.source.local import PIECE_BYTES, LocalSource, LocalVersion

@@ -14,7 +14,8 @@ from caterva2.cache.store import Store
 from caterva2.cache.version import CacheState, CacheStats, Version
 from caterva2.errors import Changed, IntegrityError, NotFound
 from caterva2.model.catalogue import Entry
-from caterva2.model.manifest import Extent, Head, Page
+from caterva2.model.extents import Extent
+from caterva2.model.manifest import Head, Page
 from caterva2.model.path import DatasetPath
 from caterva2.source.protocol import Source
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.model.manifest import FIXED_SLOTS, ChunkKind, Head, Page
+from caterva2.model.extents import FIXED_SLOTS, ChunkKind
+from caterva2.model.manifest import Head, Page
 
 __all__ = ["count_extents", "present_bytes"]
 

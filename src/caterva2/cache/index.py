@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caterva2.database import connect, open_database
-from caterva2.model.manifest import digest
+from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath, parse_path
 
 __all__ = ["SCHEMA_VERSION", "Index", "Row"]

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from caterva2.cache.lru import BytesLru
 from caterva2.errors import Corrupt
-from caterva2.model.manifest import FILE_EXTENT_BYTES, Extent, Fixed, Head, Page
+from caterva2.model.extents import FILE_EXTENT_BYTES, Extent, Fixed
+from caterva2.model.manifest import Head, Page
 from caterva2.source.protocol import Source
 
 __all__ = ["Layout"]

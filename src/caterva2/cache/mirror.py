@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.model.manifest import Extent, digest
+from caterva2.model.extents import Extent, digest
 
 __all__ = ["MAX_EXTENTS", "Mirror", "MirrorPool"]
 

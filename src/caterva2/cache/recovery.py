@@ -11,7 +11,8 @@ from caterva2.cache.index import Index, Row
 from caterva2.cache.mirror import MirrorPool
 from caterva2.cache.version import Version
 from caterva2.errors import Corrupt
-from caterva2.model.manifest import Head, Page, digest
+from caterva2.model.extents import digest
+from caterva2.model.manifest import Head, Page
 
 __all__ = ["is_complete", "mirror_name", "recover", "row_state"]
 

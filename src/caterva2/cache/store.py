@@ -24,7 +24,8 @@ from caterva2.cache.mirror import MAX_EXTENTS, Mirror, MirrorPool
 from caterva2.cache.recovery import is_complete, mirror_name, recover, row_state
 from caterva2.cache.version import CacheStats, Version
 from caterva2.errors import Corrupt
-from caterva2.model.manifest import Extent, Head, Page
+from caterva2.model.extents import Extent
+from caterva2.model.manifest import Head, Page
 from caterva2.model.path import DatasetPath
 
 __all__ = ["Store"]

@@ -27,8 +27,9 @@ from caterva2.frame.chunk import (
 )
 from caterva2.frame.geometry import Geometry, dtype_of, geometry_of, grid_of, typesize_of
 from caterva2.frame.scatter import scatter
+from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.grid import Cell
-from caterva2.model.manifest import ChunkKind, Extent, Head, Page
+from caterva2.model.manifest import Head, Page
 
 __all__ = [
     "block_extents",

@@ -12,8 +12,9 @@ from caterva2.errors import Corrupt, Unsupported
 from caterva2.frame.chunk import ChunkHeader
 from caterva2.frame.layout import FrameHeader, parse_header
 from caterva2.frame.metadata import other_object, parse_b2nd
+from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.grid import ChunkGrid
-from caterva2.model.manifest import FILE_EXTENT_BYTES, Head
+from caterva2.model.manifest import Head
 
 __all__ = [
     "Geometry",

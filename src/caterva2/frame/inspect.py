@@ -22,7 +22,15 @@ from caterva2.frame.layout import (
 )
 from caterva2.frame.metadata import vlmeta
 from caterva2.frame.pages import Read, chunk_stops, parse_index
-from caterva2.model.manifest import FILE_EXTENT_BYTES, PAGE_BYTES, Extent, Fixed, Head, digest, page_starts
+from caterva2.model.extents import (
+    FILE_EXTENT_BYTES,
+    PAGE_BYTES,
+    Extent,
+    Fixed,
+    digest,
+    page_starts,
+)
+from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath, Kind
 
 __all__ = ["Read", "inspect"]

@@ -15,16 +15,15 @@ from caterva2.errors import Corrupt
 from caterva2.frame.chunk import CHUNK_HEADER_BYTES, ChunkHeader, Special, block_starts, parse_chunk_header
 from caterva2.frame.geometry import geometry_of
 from caterva2.frame.layout import FrameHeader, parse_header
-from caterva2.model.manifest import (
+from caterva2.model.extents import (
     DIGEST_BYTES,
     FILE_EXTENT_BYTES,
     WHOLE_CHUNK_BYTES,
     ChunkKind,
     Fixed,
-    Head,
-    Page,
     digest,
 )
+from caterva2.model.manifest import Head, Page
 
 __all__ = ["Read", "chunk_stops", "index_offsets", "make_page", "parse_index"]
 

@@ -4,10 +4,6 @@ The *head* is small and names the version; *pages* say, each for a run of chunks
 every chunk, its preamble and its blocks are, and what their digests are. A file that is no Blosc2 frame is
 described in the same way, as a run of chunks of 256 KiB.
 
-Extents are numbered, for presence maps: ``0 … FIXED_SLOTS - 1`` are the fixed parts of a frame (header, gap,
-index, trailer), then each chunk has ``slots_per_chunk`` numbers: its head (the whole chunk, or the preamble),
-its slack (dead bytes behind it), its blocks.
-
 The wire form is MessagePack; arrays travel as little-endian bytes.
 """
 
@@ -15,107 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
 from caterva2.errors import Corrupt
+from caterva2.model.extents import DIGEST_BYTES, FIXED_SLOTS, ChunkKind, Extent, Fixed
 from caterva2.model.path import DatasetPath, Kind, parse_path
 
-__all__ = [
-    "DIGEST_BYTES",
-    "FILE_EXTENT_BYTES",
-    "FIXED_SLOTS",
-    "PAGE_BYTES",
-    "WHOLE_CHUNK_BYTES",
-    "ChunkKind",
-    "Extent",
-    "Fixed",
-    "Head",
-    "Page",
-    "digest",
-    "page_starts",
-]
-
-DIGEST_BYTES = 16
-"""Digests are BLAKE3, cut to 128 bits."""
-
-FILE_EXTENT_BYTES = 256 * 1024
-"""Extents of files that are no frames, in bytes."""
-
-WHOLE_CHUNK_BYTES = 256 * 1024
-"""Chunks smaller than this, compressed, are one extent, in bytes."""
-
-PAGE_BYTES = 32 * 1024 * 1024
-"""A page describes at most this much of the file, in bytes, or one chunk."""
-
-PAGE_CHUNKS = 1024
-"""A page describes at most this many chunks."""
+__all__ = ["Head", "Page"]
 
 FORMAT = 1
 """Version of the wire form."""
-
-
-def digest(data: bytes | bytearray | memoryview) -> bytes:
-    """Return the digest of some bytes: BLAKE3, the first `DIGEST_BYTES`."""
-    return blake3(data).digest(DIGEST_BYTES)
-
-
-class Fixed(IntEnum):
-    """The parts of a frame that are not chunks; their values are extent numbers."""
-
-    HEADER = 0
-    GAP = 1
-    INDEX = 2
-    TRAILER = 3
-
-
-FIXED_SLOTS = len(Fixed)
-
-
-class ChunkKind(IntEnum):
-    """How a chunk is stored."""
-
-    WHOLE = 0
-    """One extent."""
-    BLOCKS = 1
-    """A preamble and blocks, each an extent."""
-    ZEROS = 2
-    """No bytes: all zeros."""
-    NANS = 3
-    """No bytes: all NaN."""
-    UNINIT = 4
-    """No bytes: never written; reads as zeros."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A byte range of a version that is fetched, verified, cached and evicted as one.
-
-    Attributes
-    ----------
-    number : int
-        Its number within the version, as in the module's docstring.
-    offset, size : int
-        Where it is in the file, in bytes; `size` is at least 1.
-    digest : bytes
-        `DIGEST_BYTES` of BLAKE3.
-    """
-
-    number: int
-    offset: int
-    size: int
-    digest: bytes
-
-    @property
-    def stop(self) -> int:
-        """One past its last byte."""
-        return self.offset + self.size
 
 
 @dataclass(frozen=True)
@@ -459,29 +369,6 @@ _COLUMNS: tuple[tuple[str, str, tuple[int | None, ...]], ...] = (
     ("block_starts", "<i4", (None, 0)),
     ("block_digests", "u1", (None, 0, DIGEST_BYTES)),
 )
-
-
-def page_starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Cut a run of chunks into pages.
-
-    Parameters
-    ----------
-    sizes : ndarray of int64, shape (nchunks,)
-        Bytes of file that each chunk takes, slack included.
-
-    Returns
-    -------
-    ndarray of int64, shape (npages,)
-        First chunk of each page: each page takes at most `PAGE_BYTES` or one chunk, and `PAGE_CHUNKS`.
-    """
-    stops = np.cumsum(sizes)
-    starts, first, before = [], 0, 0
-    while first < len(sizes):
-        starts.append(first)
-        fit = int(np.searchsorted(stops, before + PAGE_BYTES, side="right"))
-        first = min(max(fit, first + 1), first + PAGE_CHUNKS, len(sizes))
-        before = int(stops[first - 1])
-    return np.array(starts, dtype=np.int64)
 
 
 def _pack(array: npt.NDArray[Any], dtype: str) -> bytes:

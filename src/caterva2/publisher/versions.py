@@ -17,7 +17,8 @@ from caterva2.errors import Corrupt, Unsupported
 from caterva2.frame.inspect import inspect
 from caterva2.frame.pages import Read
 from caterva2.model.catalogue import Entry
-from caterva2.model.manifest import DIGEST_BYTES, Head, digest
+from caterva2.model.extents import DIGEST_BYTES, digest
+from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath, kind_of
 from caterva2.publisher.scan import Found
 from caterva2.publisher.store import Record

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email.message import Message
 
-from caterva2.model.manifest import Extent
+from caterva2.model.extents import Extent
 
 __all__ = [
     "MAX_RANGES",

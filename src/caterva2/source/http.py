@@ -19,7 +19,8 @@ from caterva2.errors import (
     Corrupt,
     IntegrityError,
 )
-from caterva2.model.manifest import Extent, Head, Page, digest
+from caterva2.model.extents import Extent, digest
+from caterva2.model.manifest import Head, Page
 from caterva2.model.path import DatasetPath
 from caterva2.source.byteranges import (
     BadAnswer,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from caterva2.model.manifest import Extent, Head, Page
+from caterva2.model.extents import Extent
+from caterva2.model.manifest import Head, Page
 from caterva2.model.path import DatasetPath
 
 __all__ = ["Source"]

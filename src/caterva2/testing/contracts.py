@@ -18,7 +18,8 @@ from collections.abc import Mapping
 import pytest
 
 from caterva2.errors import Changed, NotFound
-from caterva2.model.manifest import Extent, Head, digest
+from caterva2.model.extents import Extent, digest
+from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
 from caterva2.source.protocol import Source
 

@@ -11,16 +11,15 @@ import numpy as np
 
 from caterva2.errors import Changed, NotFound
 from caterva2.model.catalogue import Entry
-from caterva2.model.manifest import (
+from caterva2.model.extents import (
     DIGEST_BYTES,
     FILE_EXTENT_BYTES,
     ChunkKind,
     Extent,
-    Head,
-    Page,
     digest,
     page_starts,
 )
+from caterva2.model.manifest import Head, Page
 from caterva2.model.path import DatasetPath, kind_of
 
 __all__ = ["MemoryOrigin"]
