@@ -10,13 +10,9 @@ from caterva2.errors import Corrupt
 from caterva2.model.extents import (
     DIGEST_BYTES,
     FIXED_SLOTS,
-    PAGE_BYTES,
-    PAGE_CHUNKS,
     ChunkKind,
     Extent,
     Fixed,
-    digest,
-    page_starts,
 )
 from caterva2.model.manifest import Head, Page
 from caterva2.model.path import parse_path
@@ -138,22 +134,6 @@ def test_heads_with_members_of_other_types_are_corrupt_or_sound(name, value):
     assert Head.decode(head.encode()).encode() == head.encode()
 
 
-@given(st.lists(st.integers(0, 3 * PAGE_BYTES) | st.just(0), max_size=50))
-def test_pages_are_bounded(sizes):
-    starts = page_starts(np.array(sizes, np.int64))
-    assert bool(len(starts)) == bool(sizes)
-    for first, last in zip(starts, [*starts[1:], len(sizes)][: len(starts)], strict=True):
-        assert last > first
-        assert last == first + 1 or sum(sizes[first:last]) <= PAGE_BYTES
-    if sizes:
-        assert starts[0] == 0
-
-
-def test_pages_of_chunks_without_bytes():
-    starts = page_starts(np.zeros(3 * PAGE_CHUNKS + 1, np.int64))
-    assert starts.tolist() == [0, PAGE_CHUNKS, 2 * PAGE_CHUNKS, 3 * PAGE_CHUNKS]
-
-
 def test_pages_by_chunk():
     head = replace(made()[0], nchunks=10, page_starts=np.array([0, 4, 5], np.int64))
     assert [head.page_of(n) for n in (0, 3, 4, 5, 9)] == [0, 0, 1, 2, 2]
@@ -161,8 +141,3 @@ def test_pages_by_chunk():
     assert [head.page_chunks(n) for n in range(3)] == [range(4), range(4, 5), range(5, 10)]
     assert head.nextents == FIXED_SLOTS + 10 * (NBLOCKS + 2)
     assert head.fixed_extent(Fixed.GAP) is None
-
-
-def test_digests():
-    assert len(digest(b"")) == DIGEST_BYTES
-    assert digest(b"abc") == digest(memoryview(b"abc")) != digest(b"abd")
