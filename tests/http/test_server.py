@@ -9,7 +9,7 @@ import pytest
 
 from caterva2.config import Address
 from caterva2.errors import CannotListen
-from caterva2.http.server import Server
+from caterva2.http.server import Server, announced_url
 
 
 async def app(scope, receive, send) -> None:
@@ -103,3 +103,18 @@ async def test_waiting_ends_with_the_server() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
     await asyncio.wait_for(waiting, 2)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.2", "http://127.0.0.2:81"), ("store", "http://store:81"), ("::1", "http://[::1]:81")],
+)
+def test_a_service_is_announced_where_it_listens(host, expected) -> None:
+    assert announced_url(Address(host, 81), "http://127.0.0.1:8000") == expected
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_service_on_every_interface_is_announced_at_one_that_others_reach(host) -> None:
+    url = announced_url(Address(host, 81), "http://127.0.0.1:8000")
+    assert url.endswith(":81")
+    assert not any(none in url for none in ("0.0.0.0", "//127.", "[::"))
