@@ -143,9 +143,6 @@ def _parse_indices(given: str | list[Any], ndim: int) -> tuple[Any, ...]:
         if entry is None:
             entries.append(slice(None))
         elif isinstance(entry, str):
-            axis = parse_selection(entry, [2**62]).axes[0] if ":" in entry else None
-            if axis is None:
-                raise InvalidSelection(f"{entry!r} is not a:b")
             entries.append(_slice_of(entry))
         elif isinstance(entry, list) or (isinstance(entry, int) and not isinstance(entry, bool)):
             entries.append(entry)
@@ -155,6 +152,9 @@ def _parse_indices(given: str | list[Any], ndim: int) -> tuple[Any, ...]:
 
 
 def _slice_of(text: str) -> slice:
+    if ":" not in text:
+        raise InvalidSelection(f"{text!r} is not an index: use integers, lists, 'a:b' or null")
+    parse_selection(text, [1])  # says what is malformed
     return slice(*(int(bound) if bound.strip() else None for bound in text.split(":")))
 
 
