@@ -158,7 +158,7 @@ async def test_without_events_all_is_looked_at_again(root, watch, monkeypatch) -
             await watched.have("x")
             (root / "x").unlink()
             await watched.have()
-    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["no_file_events"]
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["no file events"]
 
 
 async def test_a_file_written_all_the_time_is_announced_in_the_end(root, watch) -> None:
@@ -278,7 +278,7 @@ async def test_one_file_that_surprises_us_does_not_stop_the_others(
             scans = watched.watcher.stats.scans
             await wait_until(lambda: watched.watcher.stats.scans > scans + 3)
             assert set(watched.entries) == {"good"}
-    refused = [log["name"] for log in logs if log["event"] == "not_published"]
+    refused = [log["name"] for log in logs if log["event"] == "not published"]
     assert sorted(refused) == ["bad", "secret"]  # each said once
 
 

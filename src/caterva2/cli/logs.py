@@ -43,3 +43,4 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("numexpr").setLevel(logging.WARNING)  # it says how many threads it could use

@@ -44,10 +44,10 @@ class FailureMiddleware:
             known = error if isinstance(error, Caterva2Error) else error.__cause__
             about = {"method": scope["method"], "path": scope["path"]}
             if begun and isinstance(known, Caterva2Error):
-                log.warning("answer_broken_off", **about, reason=str(known))
+                log.warning("answer broken off", **about, reason=str(known))
             else:
                 # as text: the tracebacks of renderers show variables, the token among them, and take seconds
                 text = traceback.format_exc()
-                log.error("unexpected_error", **about, exception=text)  # noqa: TRY400
+                log.error("unexpected error", **about, exception=text)  # noqa: TRY400
             if not begun:
                 await unexpected()(scope, receive, send)

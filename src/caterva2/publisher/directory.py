@@ -184,7 +184,7 @@ class RootDirectory:
             self._say(name, error.strerror or str(error))
             return Wait(error.strerror or str(error))
         except Exception as error:  # one file that surprises us must not stop the others
-            log.exception("cannot_take_version", root=self.root, name=name)
+            log.exception("cannot take version", root=self.root, name=name)
             reason = f"cannot be described: {error!r}"
         self._refused[name] = found
         self._say(name, reason)
@@ -193,7 +193,7 @@ class RootDirectory:
     def _say(self, name: str, reason: str) -> None:
         if (name, reason) not in self._reasons:
             self._reasons.add((name, reason))
-            log.warning("not_published", root=self.root, name=name, reason=reason)
+            log.warning("not published", root=self.root, name=name, reason=reason)
 
     def _next_generation(self, root: str, name: str, now_ms: int) -> int:
         floor = self.generation_floors.pop(name, 0)

@@ -68,7 +68,7 @@ class FileEvents:
             )
         except (OSError, WatchfilesRustInternalError) as error:
             if not self._said:
-                log.warning("no_file_events", directories=len(directories), reason=str(error))
+                log.warning("no file events", directories=len(directories), reason=str(error))
                 self._said = True
         else:
             self._thread = _Thread(notifier, lambda changes: _call(loop, self._on_changes, changes))

@@ -68,4 +68,4 @@ class PublishedOriginals:
         try:
             self._store.save_page(path.root, path.name, etag, number, data)
         except sqlite3.Error as error:
-            log.warning("page_not_kept", dataset=str(path), page=number, reason=str(error))
+            log.warning("page not kept", dataset=str(path), page=number, reason=str(error))

@@ -240,7 +240,7 @@ class Scanner:
             if isinstance(error, PermissionError):
                 self._skip(place.name, "not permitted to list")
             elif not isinstance(error, FileNotFoundError | NotADirectoryError):
-                log.warning("directory_unreadable", root=self.root, name=place.name, reason=error.strerror)
+                log.warning("directory unreadable", root=self.root, name=place.name, reason=error.strerror)
                 found.unreadable.add(place.name)
         for below in directories:
             self._directory(below, found)
@@ -306,7 +306,7 @@ class Scanner:
         self._skipped_now.add(what)
         if what not in self._skipped:
             level = log.debug if reason == "hidden or temporary" else log.info
-            level("not_published", root=self.root, name=ascii(name)[1:-1], reason=reason)
+            level("not published", root=self.root, name=ascii(name)[1:-1], reason=reason)
 
 
 def _is_at_or_below(path: str, directory: str) -> bool:

@@ -149,7 +149,7 @@ class RootWatcher:
                 try:
                     await self._turn()
                 except sqlite3.Error as error:
-                    log.warning("state_not_written", root=self.root, reason=str(error))
+                    log.warning("state not written", root=self.root, reason=str(error))
                     self._rescan()
                     await asyncio.sleep(FAILED_PAUSE_S)
                 await self._wait()
@@ -268,14 +268,14 @@ class RootWatcher:
             self.offline.clear()
             if self._give_up_at == float("inf"):
                 self._give_up_at = self._loop.time() + self._max_settle_s
-            log.info("root_online", root=self.root, datasets=len(self.records))
+            log.info("root online", root=self.root, datasets=len(self.records))
         self._catalogue.set_state(self.root, "online")
         self._catalogue.confirm(self.root)
 
     def _lose(self, reason: str) -> None:
         """Note that the directory is not there: nothing is deleted, nothing is current for sure."""
         if not self.offline.is_set():
-            log.warning("root_offline", root=self.root, directory=self.directory.directory, reason=reason)
+            log.warning("root offline", root=self.root, directory=self.directory.directory, reason=reason)
             self.offline.set()
             self.online.clear()
         self.scanned = True
@@ -307,7 +307,7 @@ class RootWatcher:
     def _conclude(self, candidate: Candidate, outcome: Outcome) -> None:
         name = candidate.name
         if isinstance(outcome, Wait):
-            log.debug("not_taken", root=self.root, name=name, reason=outcome.reason)
+            log.debug("not taken", root=self.root, name=name, reason=outcome.reason)
             self._pending.failed(name, self._loop.time())
             self.look(name)
             return

@@ -118,6 +118,6 @@ class Follower:
                     try:
                         await self._source.head(path)
                     except Caterva2Error as error:
-                        log.debug("not_followed_now", dataset=str(path), reason=str(error))
+                        log.debug("not followed now", dataset=str(path), reason=str(error))
         finally:
             self._stop_listening()
