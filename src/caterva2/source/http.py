@@ -169,7 +169,7 @@ class HttpSource:
                 async with self._upstream.answer(head.path, "/data/", head.etag, runs=[run]) as response:
                     _check_single(response, run, head.size)
                     async for data in response.content.iter_any():
-                        self.stats.bytes += len(data)
+                        self._upstream.received(len(data))
                         if len(data) > stop - start:
                             raise BadAnswer("more bytes than asked for")
                         start += len(data)
@@ -231,7 +231,7 @@ class HttpSource:
                 boundary = boundary_of(response.headers.get("Content-Type", ""))
                 reader = MultipartReader(boundary, runs, head.size)
             async for data in response.content.iter_any():
-                self.stats.bytes += len(data)
+                self._upstream.received(len(data))
                 reader.feed(data)
             buffers = reader.close()
         return {

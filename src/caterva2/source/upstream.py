@@ -11,7 +11,7 @@ import json
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -22,6 +22,7 @@ from yarl import URL
 from caterva2.config import Token
 from caterva2.errors import Caterva2Error, Changed, NotFound, Unauthorized, Unavailable
 from caterva2.model.path import DatasetPath
+from caterva2.source.breaker import Breaker
 from caterva2.source.byteranges import BadAnswer, Run, range_header
 
 __all__ = ["Upstream", "UpstreamStats", "etag_of"]
@@ -52,6 +53,8 @@ class UpstreamStats:
         Requests that were repeated because the answer was not what was asked for.
     errors : int
         Requests that failed for good, because the other side could not be reached or answered nonsense.
+    hangs : int
+        Times that a host was found to hang: it sent nothing and did not answer a probe.
     """
 
     requests: int = 0
@@ -60,6 +63,7 @@ class UpstreamStats:
     rejected: int = 0
     retries: int = 0
     errors: int = 0
+    hangs: int = 0
 
 
 class Upstream:
@@ -93,7 +97,26 @@ class Upstream:
         self._slots = asyncio.Semaphore(requests)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         self._down_at = float("-inf")  # loop time of the last failure to reach it, if none succeeded since
+        self._breaker = Breaker(self.name, self._probe, self._count_hang)
         self.stats = stats
+
+    async def _probe(self) -> None:
+        """Return once the host answers anything."""
+        try:
+            async with self._session.get(
+                URL(f"{self.name}/health", encoded=True), headers=self._headers, allow_redirects=False
+            ):
+                pass
+        except (aiohttp.ClientError, RuntimeError) as error:  # RuntimeError: the session was closed meanwhile
+            raise ConnectionError(str(error)) from error
+
+    def _count_hang(self) -> None:
+        self.stats.hangs += 1
+
+    def received(self, nbytes: int) -> None:
+        """Count bytes of a body: the host is alive."""
+        self.stats.bytes += nbytes
+        self._breaker.heard()
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -128,17 +151,21 @@ class Upstream:
         if runs:
             headers["Range"] = range_header(runs)
         url = URL(f"{self.name}{route}{quote(str(path), safe='/')}{query}", encoded=True)
+        await self._breaker.admit()
         try:
-            async with self._session.get(
-                url, headers=headers, timeout=self._timeout, allow_redirects=False
-            ) as response:
+            async with AsyncExitStack() as stack:
+                request = self._session.get(
+                    url, headers=headers, timeout=self._timeout, allow_redirects=False
+                )
+                response = await self._begun(stack, request)
                 self.stats.requests += 1
                 self._down_at = float("-inf")
                 try:
-                    if response.status not in (200, 206):
-                        raise await self._problem(response, path, etag)
-                    _check_etag(response, path, etag)
-                    yield response
+                    with self._breaker.watching(response.close):
+                        if response.status not in (200, 206):
+                            raise await self._problem(response, path, etag)
+                        _check_etag(response, path, etag)
+                        yield response
                 except BaseException:
                     response.close()  # the connection may be at any byte of the answer
                     raise
@@ -152,6 +179,17 @@ class Upstream:
                 raise
             raise BadAnswer(f"{type(error).__name__}: the connection broke") from error
 
+    async def _begun(
+        self, stack: AsyncExitStack, request: AbstractAsyncContextManager[aiohttp.ClientResponse]
+    ) -> aiohttp.ClientResponse:
+        """Wait for the head of an answer, for no longer than the host shows that it is alive."""
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(None) as patience:
+            with self._breaker.watching(lambda: patience.reschedule(now())):
+                response = await stack.enter_async_context(request)
+        self._breaker.heard()
+        return response
+
     async def body(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of an answer of metadata.
 
@@ -162,7 +200,7 @@ class Upstream:
         """
         body = bytearray()
         async for data in response.content.iter_any():
-            self.stats.bytes += len(data)
+            self.received(len(data))
             body += data
             if len(body) > METADATA_BYTES:
                 raise BadAnswer(f"metadata of more than {METADATA_BYTES} bytes")
