@@ -17,7 +17,7 @@ import numpy.typing as npt
 from caterva2.errors import Unsupported
 from caterva2.frame.decode import _blosc2
 
-__all__ = ["cframe_of_array", "cframe_of_items", "npy_parts"]
+__all__ = ["cframe_of_array", "cframe_of_items", "npy_header", "npy_parts"]
 
 SMALL_BYTES = 4 * 1024
 """Answers up to this size, in bytes, are not compressed: it would take longer than it saves."""
@@ -105,9 +105,15 @@ def npy_parts(array: Array) -> tuple[bytes, memoryview]:
     if array.dtype.hasobject:
         raise Unsupported(f"arrays of dtype {array.dtype} cannot be encoded: they hold Python objects")
     contiguous = np.asarray(array, order="C")
-    header = io.BytesIO()
-    fields = np.lib.format.header_data_from_array_1_0(contiguous)
-    np.lib.format.write_array_header_1_0(header, {**fields, "fortran_order": False})
+    header = npy_header(contiguous.shape, contiguous.dtype)
     if not contiguous.nbytes:
-        return header.getvalue(), memoryview(b"")
-    return header.getvalue(), contiguous.reshape(-1).view(np.uint8).data
+        return header, memoryview(b"")
+    return header, contiguous.reshape(-1).view(np.uint8).data
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return what comes before the data of a ``.npy`` file, in C order (format 1.0 of `numpy.lib.format`)."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from starlette.responses import Response, StreamingResponse
 
 from caterva2.errors import BadRequest, InvalidSelection
 from caterva2.frame.decode import dtype_of, typesize_of
-from caterva2.frame.encode import cframe_of_array, cframe_of_items, npy_parts
+from caterva2.frame.encode import cframe_of_array, cframe_of_items, npy_header, npy_parts
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of
 from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
 from caterva2.model.manifest import Head
-from caterva2.model.selection import Axis, parse_selection
+from caterva2.model.selection import Axis, Selection, parse_selection
 
 __all__ = ["Query", "fetch", "query_of"]
 
@@ -29,6 +30,10 @@ Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
 BODY_PIECE_BYTES = 1 << 20
 """Larger answers are written in pieces of this size, in bytes."""
+
+
+LARGE_BYTES = 4 * 1024 * 1024
+"""Larger answers, decoded, take part in the budget of memory."""
 
 
 class Query(BaseModel):
@@ -95,21 +100,68 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     field = _check_field(head, query.field)
     shape = head.shape
     assert shape is not None
-    if query.indices is not None:
-        if query.slice_:
-            raise BadRequest("give either slice_ or indices")
-        array = await service.reader.points(head, _parse_indices(query.indices, len(shape)))
-    else:
-        array = await service.reader.array(head, parse_selection(query.slice_, shape))
-    if field is not None:
-        array = array[field]
     form = slice_form(request.headers.get("accept"))
     headers = headers_of(service, head) | {"Vary": "Accept"}
+    if query.indices is None:
+        selection = parse_selection(query.slice_, shape)
+        nbytes = selection.size * dtype_of(head).itemsize
+        service.reader.check(nbytes)
+        if nbytes <= LARGE_BYTES:
+            return await _made(await service.reader.array(head, selection), field, form, headers)
+        if form != "cframe" and field is None:
+            return await _in_slabs(service, head, selection, form, headers)
+        lease = await service.reader.budget.lease(2 * nbytes)  # decoded, and encoded
+        try:
+            return await _made(await service.reader.array(head, selection), field, form, headers)
+        finally:
+            lease.release()
+    if query.slice_:
+        raise BadRequest("give either slice_ or indices")
+    array = await service.reader.points(head, _parse_indices(query.indices, len(shape)))
+    return await _made(array, field, form, headers)
+
+
+async def _made(array: Array, field: str | None, form: SliceForm, headers: dict[str, str]) -> Response:
+    if field is not None:
+        array = array[field]
     if form == "raw":
-        headers["X-Caterva2-Shape"] = json.dumps(array.shape)
-        headers["X-Caterva2-Dtype"] = json.dumps(np.lib.format.dtype_to_descr(array.dtype))
+        headers |= _raw_headers(array.shape, array.dtype)
     # even a copy to C order would keep all others waiting, here
     return _bytes_response(headers, MEDIA_TYPES[form], *await run_in_threadpool(_encode, array, form))
+
+
+async def _in_slabs(
+    service: DataService, head: Head, selection: Selection, form: SliceForm, headers: dict[str, str]
+) -> Response:
+    """Answer with a large array, of which never more than a slab is in memory."""
+    dtype = dtype_of(head)
+    lead = b""
+    if form == "raw":
+        headers |= _raw_headers(selection.shape, dtype)
+    else:
+        lead = npy_header(selection.shape, dtype)
+
+    async def body() -> AsyncGenerator[bytes | memoryview]:
+        before = lead
+        async with aclosing(service.reader.slabs(head, selection)) as made:
+            async for slab in made:
+                _, data = await run_in_threadpool(npy_parts, slab)
+                del slab
+                for start in range(0, len(data), BODY_PIECE_BYTES):
+                    piece = data[start : start + BODY_PIECE_BYTES]
+                    yield before + piece if before else piece
+                    before = b""
+                del data, piece
+
+    nbytes = len(lead) + selection.size * dtype.itemsize
+    return await piecewise(body(), nbytes, headers, MEDIA_TYPES[form])
+
+
+def _raw_headers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, str]:
+    return {
+        "X-Caterva2-Shape": json.dumps(shape),
+        "X-Caterva2-Dtype": json.dumps(np.lib.format.dtype_to_descr(dtype)),
+    }
 
 
 def _encode(array: Array, form: SliceForm) -> tuple[bytes | memoryview, ...]:

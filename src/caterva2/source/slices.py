@@ -24,9 +24,11 @@ from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head, Page
 from caterva2.model.selection import Axis, Selection, select
+from caterva2.source.budget import Budget
 from caterva2.source.plan import Piece, cell_pieces, point_pieces
 from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
+from caterva2.source.slabs import slabs
 
 __all__ = ["Reader"]
 
@@ -78,6 +80,13 @@ class _Batch:
         )
 
 
+SLAB_BYTES = 8 * 1024 * 1024
+"""Large answers are made in slabs of about this size, in bytes."""
+
+BUDGET_BYTES = 64 * 1024 * 1024
+"""Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
+
+
 class Reader:
     """Reads parts of versions from a source.
 
@@ -88,12 +97,18 @@ class Reader:
         Where chunks are decoded.
     limit_bytes : int
         Largest answer that is made, in bytes.
+
+    Attributes
+    ----------
+    budget : Budget
+        Memory of the large answers that are being made or sent.
     """
 
     def __init__(self, source: Source, executor: Executor, *, limit_bytes: int) -> None:
         self._source = source
         self._executor = executor
         self._limit_bytes = limit_bytes
+        self.budget = Budget(BUDGET_BYTES)
         self._threads = max(1, os.cpu_count() or 1)
 
     async def array(self, head: Head, selection: Selection) -> Array:
@@ -121,13 +136,44 @@ class Reader:
             As the source.
         """
         geometry = geometry_of(head)
-        self._check(selection.size * geometry.dtype.itemsize)
+        self.check(selection.size * geometry.dtype.itemsize)
         out = np.empty(selection.counts, geometry.dtype)
         if selection.size:
             await self._fill(head, cell_pieces(geometry.grid, selection, geometry.blocksize), out)
         if any(axis.reverse for axis in selection.axes):
             out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
         return out.reshape(selection.shape)
+
+    async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Array]:
+        """Yield a large part of an array in slabs, each made when it is asked for and within the budget.
+
+        Parameters
+        ----------
+        head, selection
+            As for `array`.
+
+        Yields
+        ------
+        ndarray
+            Their elements in C order, one slab after the other, are those of the answer.
+
+        Raises
+        ------
+        TooLarge, Corrupt, Unsupported, NotFound, Changed, Unavailable, IntegrityError
+            As for `array`; all but the first possibly after some slabs.
+        """
+        geometry = geometry_of(head)
+        itemsize = geometry.dtype.itemsize
+        self.check(selection.size * itemsize)
+        for part in slabs(geometry.grid, selection, itemsize, SLAB_BYTES):
+            lease = await self.budget.lease(part.size * itemsize)
+            try:
+                slab = await self.array(head, part)
+                lease.release_later()
+                yield slab
+                del slab
+            finally:
+                lease.release()
 
     async def points(self, head: Head, key: tuple[int | slice | list[Any], ...]) -> Array:
         """Return points of an array, as numpy's fancy indexing.
@@ -160,7 +206,7 @@ class Reader:
         size = 1
         for count in counts:
             size *= count
-        self._check(size * geometry.dtype.itemsize)
+        self.check(size * geometry.dtype.itemsize)
         out = np.empty(counts, geometry.dtype)
         if size:
             pieces = point_pieces(grid, parsed.points, parsed.slices, geometry.blocksize)
@@ -206,7 +252,7 @@ class Reader:
         (page,) = await self._source.pages(head, [head.page_of(nchunk)])
         if page.kind(nchunk) > ChunkKind.BLOCKS:
             return stored_special(head, page, nchunk)
-        self._check(int(page.sizes[nchunk - page.first]))
+        self.check(int(page.sizes[nchunk - page.first]))
         slack = page.chunk_slack(nchunk)
         parts = await self._source.read(head, [e for e in page.chunk_extents(nchunk) if e != slack])
         if len(parts) == 1:
@@ -215,7 +261,8 @@ class Reader:
 
     # -- how ---------------------------------------------------------------------------------------
 
-    def _check(self, nbytes: int) -> None:
+    def check(self, nbytes: int) -> None:
+        """Raise `TooLarge` if an answer of `nbytes` would pass the limit."""
         if nbytes > self._limit_bytes:
             raise TooLarge(nbytes, self._limit_bytes)
 

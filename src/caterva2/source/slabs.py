@@ -1,0 +1,65 @@
+"""Large selections in parts whose elements follow each other in the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from caterva2.model.grid import ChunkGrid
+from caterva2.model.selection import Axis, Selection
+
+__all__ = ["slabs"]
+
+
+def slabs(grid: ChunkGrid, selection: Selection, itemsize: int, slab_bytes: int) -> Iterator[Selection]:
+    """Cut a selection into slabs: in C order, the answer is the answers to the slabs one after the other.
+
+    Parameters
+    ----------
+    grid : ChunkGrid
+    selection : Selection
+        Of the grid's shape.
+    itemsize : int
+        Bytes of an element.
+    slab_bytes : int
+        About what a slab takes. It ends where blocks end, so that none is decoded twice, if that makes it no
+        more than four times as large.
+
+    Yields
+    ------
+    Selection
+        The selection itself if it is small, empty, or has one element along each dimension.
+    """
+    d = next((n for n, axis in enumerate(selection.axes) if axis.count > 1), None)
+    row_bytes = itemsize * math.prod(selection.counts[d + 1 :]) if d is not None else 0
+    if d is None or not selection.size or row_bytes * selection.axes[d].count <= slab_bytes:
+        yield selection
+        return
+    axis = selection.axes[d]
+    rows = max(1, slab_bytes // row_bytes)
+    for first, last in _runs(axis, grid.chunks[d], grid.blocks[d], rows, 4 * max(slab_bytes // row_bytes, 1)):
+        part = Axis(axis.start + first * axis.step, last - first, axis.step, axis.reverse)
+        yield Selection((*selection.axes[:d], part, *selection.axes[d + 1 :]))
+
+
+def _runs(axis: Axis, chunk: int, block: int, rows: int, most: int) -> list[tuple[int, int]]:
+    """Return runs of an axis, as numbers along it, in the order of the answer."""
+    runs = []
+    first = 0
+    while first < axis.count:
+        last = _block_end(axis, chunk, block, first)
+        while last < axis.count and (after := _block_end(axis, chunk, block, last)) - first <= rows:
+            last = after
+        if last - first > most:
+            last = first + rows
+        runs.append((first, last))
+        first = last
+    return runs[::-1] if axis.reverse else runs
+
+
+def _block_end(axis: Axis, chunk: int, block: int, number: int) -> int:
+    """Return the number of the first index behind the block that holds an index."""
+    index = axis.start + number * axis.step
+    base = index // chunk * chunk
+    end = min(base + ((index - base) // block + 1) * block, base + chunk)
+    return min(axis.count, number + -(-(end - index) // axis.step))
