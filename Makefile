@@ -8,10 +8,10 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: install demo test check bench docs pins clean help
+.PHONY: install demo test check bench bench-cache docs pins clean help
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 install: $(READY) ## Make the environment in .venv (with uv if it is there, else venv and pip)
 
@@ -42,6 +42,9 @@ check: install ## Lint, types, layers
 
 bench: install ## Measure, as ratios side by side in one run
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only
+
+bench-cache: install ## Measure the cache: cold, warm and evicting reads, and the memory of a crowd
+	$(BIN)/python -m pytest -q -s benchmarks/test_cache.py
 
 docs: install ## Build the documentation into build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs

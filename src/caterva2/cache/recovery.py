@@ -6,6 +6,9 @@ changed when the process ended is counted again from its presence map.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+
 from caterva2.cache.census import count_extents, present_bytes
 from caterva2.cache.index import Index, Row
 from caterva2.cache.mirror import MirrorPool
@@ -15,6 +18,8 @@ from caterva2.model.extents import digest
 from caterva2.model.manifest import Head, Page
 
 __all__ = ["is_complete", "mirror_name", "recover", "row_state"]
+
+log = logging.getLogger(__name__)
 
 
 def mirror_name(version: int) -> str:
@@ -33,20 +38,22 @@ def recover(index: Index, pool: MirrorPool) -> list[Version]:
     Raises
     ------
     OSError, sqlite3.Error
-        If the disk cannot be read or written.
+        If the disk cannot be read. What cannot be written is found again by the next start.
     """
     rows = index.rows()
     names = pool.names()
     for orphan in names - {mirror_name(row.id) for row in rows}:
         pool.remove(orphan)
     lost = {row.id for row in rows if (row.cached_bytes or row.dirty) and mirror_name(row.id) not in names}
-    if lost:
-        index.remove(lost)
     versions = [_reopened(row, pool) for row in rows if row.id not in lost]
     unclean = [version for version in versions if version.dirty]
     for version in unclean:
         _recount(index, version)
-    index.update(map(row_state, unclean))
+    try:
+        index.remove(lost)
+        index.update(map(row_state, unclean))
+    except sqlite3.Error as error:  # a full disk: what is here can be served nevertheless
+        log.warning("what the start found of the cache cannot be written: %s", error)
     return versions
 
 

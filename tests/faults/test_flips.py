@@ -1,0 +1,109 @@
+"""Bytes that change on disk behind a subscriber's back: each is found, counted and fetched again.
+
+Bytes that change on the network are in ``tests/source/test_http.py``.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from caterva2.model.path import DatasetPath
+from caterva2.testing.contracts import all_extents
+from caterva2.testing.memory import FileSource
+
+FLIPS = 40
+REJECTED = "caterva2_subscriber_cache_rejected"
+
+
+@pytest.fixture
+def cache(site):
+    return site.directory / "subscriber" / "cache"
+
+
+@pytest.fixture
+def mirrors(root, cache):
+    """Find the mirror of each published file: once all was read, it has the same bytes."""
+
+    def mirrors():
+        by_bytes = {file.read_bytes(): file for file in (cache / "mirrors").glob("*.data")}
+        return {file: by_bytes[file.read_bytes()] for file in root.iterdir()}
+
+    return mirrors
+
+
+async def extents_of(file):
+    path = DatasetPath("foo", file.name)
+    source = FileSource(file, path)
+    return await all_extents(source, await source.head(path))
+
+
+def flip(file, offset, chance):
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 1 << chance.randrange(8)
+    file.write_bytes(data)
+
+
+async def test_each_flipped_byte_is_found_and_none_is_served(
+    start, restart, ask, root, mirrors, read_all_right
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    _, subscriber = start()
+    read_all_right(subscriber.url("subscriber"))
+    subscriber.stop()
+
+    extents = [(file, extent) for file in root.iterdir() for extent in await extents_of(file)]
+    mirror_of = mirrors()
+    for file, extent in chance.sample(extents, FLIPS):
+        flip(mirror_of[file], chance.randrange(extent.offset, extent.stop), chance)
+
+    again = restart()
+    url = again.url("subscriber")
+    read_all_right(url)
+    assert ask.metric(url, REJECTED) == FLIPS
+    fetched = ask.metric(url, "caterva2_subscriber_cache_misses")
+    read_all_right(url)
+    assert ask.metric(url, REJECTED) == FLIPS
+    assert ask.metric(url, "caterva2_subscriber_cache_misses") == fetched
+    again.stop()
+    assert mirrors()  # what was wrong has been mended on disk
+
+
+def test_a_presence_map_that_claims_everything_is_not_believed(
+    start, restart, ask, cache, arrays, read_all_right
+) -> None:
+    _, subscriber = start()
+    for name in arrays:
+        ask.part(subscriber.url("subscriber"), name, "3")
+    subscriber.stop()
+    for file in (cache / "mirrors").glob("*.map"):
+        file.write_bytes(b"\1" * file.stat().st_size)
+
+    url = restart().url("subscriber")
+    read_all_right(url)
+    assert ask.metric(url, REJECTED) > 0
+
+
+def test_an_index_that_is_junk_is_put_aside(start, restart, ask, cache, read_all_right) -> None:
+    _, subscriber = start()
+    read_all_right(subscriber.url("subscriber"))
+    subscriber.stop()
+    index = cache / "index.sqlite"
+    index.write_bytes(random.Random(1).randbytes(index.stat().st_size))
+
+    read_all_right(restart().url("subscriber"))
+    assert index.with_name("index.sqlite.damaged").exists()
+
+
+def test_mirrors_cut_short_are_fetched_again(start, restart, cache, read_all_right) -> None:
+    _, subscriber = start()
+    read_all_right(subscriber.url("subscriber"))
+    subscriber.stop()
+    for number, file in enumerate(sorted((cache / "mirrors").iterdir())):
+        with file.open("r+b") as opened:
+            opened.truncate(file.stat().st_size * (number % 3) // 3)
+
+    read_all_right(restart().url("subscriber"))
