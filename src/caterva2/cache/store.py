@@ -43,7 +43,7 @@ INLINE_BYTES = 256 * 1024
 """So much is read at once on the loop: handing it to a thread would take longer."""
 
 FUTILE_S = 1.0
-"""When nothing could be evicted, it is tried again after so many seconds, or when a reader has left."""
+"""When too little could be evicted, it is tried again after so many seconds, or when more could be."""
 
 FLUSH_S = 10.0
 """How often what was used when is written to the index, in seconds."""
@@ -372,7 +372,9 @@ class Store:
     def _count(self, version: Version, nbytes: int) -> None:
         version.cached_bytes += nbytes
         self.stats.cached_bytes += nbytes
-        if nbytes < 0:
+        if nbytes > 0:
+            self._futile_until = 0.0
+        elif nbytes < 0:
             version.complete = False
 
     # -- eviction --------------------------------------------------------------------------------
