@@ -169,6 +169,14 @@ class TestFreeDisk:
             assert cached.stats.cached_bytes == 0
             assert cached.stats.passed_through == 8
 
+    def test_more_than_the_quota_never_fits(self, tmp_path):
+        for quota in (0, 100):
+            room = Room(tmp_path, quota, 0)
+            assert room.excess(0, 101) > 0
+            assert room.never(101)
+        assert room.excess(0, 100) == 0
+        assert room.excess(50, 60) == 20
+
     def test_the_file_system_is_asked_seldom(self, tmp_path, monkeypatch):
         asked = []
         monkeypatch.setattr(

@@ -67,7 +67,8 @@ class Room:
         excess = 0
         in_use = cached_bytes + self.reserved_bytes
         if self._quota_bytes is not None and in_use + nbytes > self._quota_bytes:
-            excess = in_use + nbytes - max(int(self._quota_bytes * LOW_WATERMARK), nbytes)
+            target = max(int(self._quota_bytes * LOW_WATERMARK), nbytes)
+            excess = in_use + nbytes - min(target, self._quota_bytes)
         if self._min_free_bytes:
             lacking = self._min_free_bytes - (self._free() - self.reserved_bytes - nbytes)
             if lacking > 0:
