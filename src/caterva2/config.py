@@ -167,6 +167,8 @@ class SubscriberSettings(ServiceSettings):
         Address of this subscriber for others.
     quota_bytes : int or None
         Most that the cache may take on disk; None for no limit.
+    min_free_bytes : int
+        Least that the cache leaves free on its disk, whatever the quota.
     answer_limit_bytes : int
         Largest slice that is made, decoded.
     gap_bytes : int
@@ -184,6 +186,7 @@ class SubscriberSettings(ServiceSettings):
     broker: str = "http://127.0.0.1:8000"
     url: str | None = None
     quota_bytes: int | None = None
+    min_free_bytes: int = 256 * MIB
     answer_limit_bytes: int = 256 * MIB
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8

@@ -41,13 +41,14 @@ def opened(tmp_path, origin, executor):
     """Open the cache of a directory; what is opened again finds what was there."""
 
     @asynccontextmanager
-    async def opened(quota_bytes=None, source=origin, directory=tmp_path / "cache"):
+    async def opened(quota_bytes=None, source=origin, directory=tmp_path / "cache", **options):
         cached = CachedSource(
             directory,
             current=origin.entry,
             origin=lambda path: source,
             quota_bytes=quota_bytes,
             executor=executor,
+            **options,
         )
         await cached.open()
         try:

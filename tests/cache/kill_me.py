@@ -1,4 +1,7 @@
-"""Reads at random through a cache until it is killed. Arguments: the cache's directory, the file, a seed."""
+"""Reads at random through a cache until it is killed.
+
+Arguments: the cache's directory, the file, a seed, and the quota in bytes, 0 for none.
+"""
 
 import asyncio
 import random
@@ -14,7 +17,7 @@ from caterva2.testing.origin import MemoryOrigin
 PATH = DatasetPath("foo", "data.b2nd")
 
 
-async def main(directory, file, seed):
+async def main(directory, file, seed, quota_bytes):
     origin = MemoryOrigin({PATH: Path(file).read_bytes()})
     chance = random.Random(seed)
     with ThreadPoolExecutor(3) as executor:
@@ -22,7 +25,7 @@ async def main(directory, file, seed):
             Path(directory),
             current=origin.entry,
             origin=lambda path: origin,
-            quota_bytes=None,
+            quota_bytes=quota_bytes or None,
             executor=executor,
         )
         await cached.open()
@@ -34,8 +37,9 @@ async def main(directory, file, seed):
                 wanted = chance.sample(extents, 4)
                 await asyncio.gather(cached.read(head, wanted[:3]), cached.read(head, wanted[2:]))
                 print("x", end="", flush=True)
-            await cached.drop(PATH)
+            if not quota_bytes:
+                await cached.drop(PATH)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -143,7 +143,7 @@ class CacheMachine(RuleBasedStateMachine):
         if self.quota is not None:
             assert self.cached.stats.cached_bytes <= self.quota
         for version in versions:
-            assert version.users == 0
+            assert version.users == version.held == 0
             numbers = version.mirror.numbers()
             sizes = [min(PAGE, version.size - (n - 4) // 2 * PAGE) for n in numbers.tolist()]
             assert sum(sizes) == version.cached_bytes

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from caterva2.cache.census import count_extents, present_bytes
+from caterva2.cache.census import count_extents, extent_spans, present_bytes
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
 from caterva2.testing.origin import MemoryOrigin
@@ -38,3 +38,13 @@ def test_of_pages_that_are_not_known(version):
     nbytes, unknown = present_bytes(head, [], numbers)
     assert nbytes == sum(extent.size for extent in head.fixed)
     assert len(unknown) == len(extents) - len(head.fixed)
+
+
+def test_where_extents_are(version):
+    head, pages, extents = version
+    extents = sorted(extents, key=lambda extent: extent.number)
+    numbers = np.array([extent.number for extent in extents], np.int64)
+    offsets, sizes = extent_spans(head, pages, numbers)
+    assert offsets.tolist() == [extent.offset for extent in extents]
+    assert sizes.tolist() == [extent.size for extent in extents]
+    assert extent_spans(head, [], numbers)[1].sum() == sum(extent.size for extent in head.fixed)

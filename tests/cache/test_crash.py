@@ -17,7 +17,7 @@ PATH = DatasetPath("foo", "data.b2nd")
 KILLS = int(os.environ.get("CATERVA2_TEST_KILLS", "10"))
 
 
-def run_and_kill(directory, file, seed):
+def run_and_kill(directory, file, seed, quota_bytes=0, reads=(1, 5, 20, 60)):
     """Let a process read through the cache, and kill it after some reads."""
     command = [
         sys.executable,
@@ -25,11 +25,12 @@ def run_and_kill(directory, file, seed):
         str(directory),
         str(file),
         str(seed),
+        str(quota_bytes),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout.readline() == b"ready\n"
-            process.stdout.read(random.Random(seed).choice([1, 5, 20, 60]))
+            process.stdout.read(random.Random(seed).choice(reads))
         finally:
             process.kill()
 
@@ -63,3 +64,27 @@ async def test_killed_and_opened_again(opened, origin, array_bytes, tmp_path):
     assert hits > 0
     assert MirrorPool(directory / "mirrors").names() == set()
     assert present_bytes(head, [], np.array([], np.int64))[0] == 0
+
+
+async def test_killed_while_evicting(opened, origin, array_bytes, tmp_path):
+    """With room for a third, nearly every read evicts; each byte that is still believed is right."""
+    file = tmp_path / "data.b2nd"
+    file.write_bytes(array_bytes)
+    quota = len(array_bytes) // 3
+    hits = 0
+    for seed in range(KILLS):
+        run_and_kill(tmp_path / "cache", file, seed, quota, reads=(40, 60, 90))
+        origin._generation = 0
+        origin.publish(PATH, array_bytes)
+        async with opened(quota_bytes=quota) as cached:
+            head = await cached.head(PATH)
+            extents = await all_extents(cached, head)
+            (version,) = cached._store.all_of(PATH)
+            present = set(version.mirror.numbers().tolist())
+            assert version.cached_bytes == sum(e.size for e in extents if e.number in present)
+            # what the process had written when it was killed may not have been counted by it
+            pieces = await cached.read(head, [e for e in extents if e.number in present])
+            assert pieces == [array_bytes[e.offset : e.stop] for e in extents if e.number in present]
+            assert (cached.stats.rejected, cached.stats.misses) == (0, 0)
+            hits += cached.stats.hits
+    assert hits > 0

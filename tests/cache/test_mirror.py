@@ -175,3 +175,80 @@ def test_many_threads_and_few_files(pool):
         thread.join()
     assert wrong == []
     assert len(pool) <= 3
+
+
+def spans(extents):
+    return (
+        np.array([extent.number for extent in extents]),
+        np.array([extent.offset for extent in extents]),
+        np.array([extent.size for extent in extents]),
+    )
+
+
+class TestEvict:
+    def test_makes_absent_and_leaves_the_others(self, mirror, pool):
+        mirror.write(items(EXTENTS[:90]))
+        before = mirror.data_file.stat().st_blocks
+        assert mirror.evict(*spans(EXTENTS[10:50] + EXTENTS[95:])) == (40, 40_000, None)
+        assert mirror.data_file.stat().st_blocks <= before - 8 * 8
+        assert mirror.data_file.stat().st_size == SIZE
+        for opened in (mirror, reopened(pool)):
+            pieces, rejected, _ = opened.read(EXTENTS)
+            assert pieces[:10] == [data for _, data in items(EXTENTS[:10])]
+            assert pieces[10:50] == [None] * 40
+            assert pieces[50:90] == [data for _, data in items(EXTENTS[50:90])]
+            assert rejected == []
+
+    def test_one_that_overlaps_is_found_damaged(self, mirror):
+        over = Extent(99, 4500, 1000, digest(DATA[4500:5500]))
+        mirror.write(items([*EXTENTS[3:5], over]))
+        mirror.evict(*spans(EXTENTS[4:5]))
+        assert mirror.read([EXTENTS[3], over]) == ([DATA[3000:4000], None], [over], 2)
+
+    def test_readers_in_threads_get_no_zeros(self, mirror):
+        """Extents go and come back all the time; what is read is right or absent."""
+        wrong, reads = [], [0] * 4
+        stop = threading.Event()
+
+        def read(seed):
+            chance = random.Random(seed)
+            while not stop.is_set():
+                wanted = chance.sample(EXTENTS, 5)
+                pieces, rejected, _ = mirror.read(wanted)
+                for extent, piece in zip(wanted, pieces, strict=True):
+                    if piece not in (None, DATA[extent.offset : extent.stop]) or rejected:
+                        wrong.append(extent.number)
+                    reads[seed] += piece is not None
+
+        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        chance = random.Random(9)
+        for _ in range(1500):
+            mirror.evict(*spans(sorted(chance.sample(EXTENTS, 30), key=lambda extent: extent.number)))
+            mirror.write(items(chance.sample(EXTENTS, 30)))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert sum(reads) > 2000
+
+    def test_where_no_hole_can_be_punched(self, mirror, monkeypatch):
+        def unsupported(fd, offset, size):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+        monkeypatch.setattr(module, "punch", unsupported)
+        mirror.write(items(EXTENTS[:4]))
+        count, nbytes, error = mirror.evict(*spans(EXTENTS[:2]))
+        assert (count, nbytes, error.errno) == (2, 2000, errno.EOPNOTSUPP)
+        assert mirror.read(EXTENTS[:3])[0] == [None, None, DATA[2000:3000]]
+
+
+def test_concurrent_first_checks_leave_it_present(mirror, pool):
+    mirror.write(items(EXTENTS[:1]))
+    again = reopened(pool)
+    with again._open() as (_, map_fd, states):
+        for _ in range(9):  # readers that all saw it unchecked
+            assert again._judge(EXTENTS[0], True, 0, map_fd, states)
+    assert again.unverified(EXTENTS[:1]) == []
+    assert again.read(EXTENTS[:1])[0] == [DATA[:1000]]

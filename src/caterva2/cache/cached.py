@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
+from caterva2.cache.eviction import ORDINARY
 from caterva2.cache.flight import Flights
 from caterva2.cache.layout import Layout
 from caterva2.cache.store import Store
@@ -51,6 +52,11 @@ class CachedSource:
         Most that the mirrors may take, what is in flight excepted.
     executor : Executor
         For work on the disk and for hashing.
+    min_free_bytes : int
+        Least that stays free on the disk.
+    rank : callable
+        Returns what a dataset is, asked only while evicting: 0 ordinary, 1 followed (goes after all
+        ordinary ones), 2 pinned (never goes).
     """
 
     def __init__(
@@ -61,11 +67,20 @@ class CachedSource:
         origin: Callable[[DatasetPath], Source],
         quota_bytes: int | None,
         executor: Executor,
+        min_free_bytes: int = 0,
+        rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
     ) -> None:
         self.stats = CacheStats()
         self._current = current
         self._origin = origin
-        self._store = Store(directory, quota_bytes=quota_bytes, executor=executor, stats=self.stats)
+        self._store = Store(
+            directory,
+            quota_bytes=quota_bytes,
+            min_free_bytes=min_free_bytes,
+            rank=rank,
+            executor=executor,
+            stats=self.stats,
+        )
         self._layout = Layout(self)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
@@ -229,7 +244,8 @@ class CachedSource:
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
         version = await self._version(head)
-        with self._store.using(version):
+        # what is here now may be all there is: the origin can be gone, or at the next version
+        with self._store.using(version, whole=True):
             batches = self._layout.batches(head, start, stop, STREAM_BATCH_BYTES)
 
             async def load() -> list[tuple[Extent, bytes]]:
@@ -311,7 +327,7 @@ class CachedSource:
         batches = self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES)
         under_way: set[asyncio.Task[list[bytes]]] = set()
         passed_through = self.stats.passed_through
-        with self._store.using(version):
+        with self._store.using(version, whole=True):
             try:
                 async for batch in batches:
                     missing = self._store.unverified(version, batch)

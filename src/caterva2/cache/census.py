@@ -10,7 +10,7 @@ import numpy.typing as npt
 from caterva2.model.extents import FIXED_SLOTS, ChunkKind
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["count_extents", "present_bytes"]
+__all__ = ["count_extents", "extent_spans", "present_bytes"]
 
 
 def present_bytes(
@@ -48,6 +48,48 @@ def present_bytes(
 def count_extents(head: Head, pages: Iterable[Page]) -> int:
     """Return how many extents of a version are not empty; `pages` must be all of them."""
     return len(head.fixed) + sum(int(np.count_nonzero(_slot_sizes(page))) for page in pages)
+
+
+def extent_spans(
+    head: Head, pages: Iterable[Page], numbers: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where extents are.
+
+    Parameters
+    ----------
+    head : Head
+    pages : iterable of Page
+        Those that are known.
+    numbers : ndarray of int64, shape (n,)
+        Extent numbers, ascending.
+
+    Returns
+    -------
+    offsets, sizes : ndarray of int64, shape (n,)
+        In bytes; a size of 0 for those that no page given knows.
+    """
+    offsets, sizes = np.zeros((2, len(numbers)), np.int64)
+    for extent in head.fixed:
+        where = numbers == extent.number
+        offsets[where], sizes[where] = extent.offset, extent.size
+    for page in pages:
+        bounds = FIXED_SLOTS + np.array([page.first, page.first + len(page)]) * page.slots_per_chunk
+        first, stop = (int(n) for n in np.searchsorted(numbers, bounds))
+        slots = numbers[first:stop] - bounds[0]
+        offsets[first:stop] = _slot_offsets(page)[slots]
+        sizes[first:stop] = _slot_sizes(page)[slots]
+    return offsets, sizes
+
+
+def _slot_offsets(page: Page) -> npt.NDArray[np.int64]:
+    """Return where the extent of each number of a page is; meaningless where there is no such extent."""
+    slots = np.zeros((len(page), page.slots_per_chunk), np.int64)
+    slots[:, 0] = page.offsets
+    slots[:, 1] = page.offsets + page.sizes
+    if page.slots_per_chunk > 2:
+        has_blocks = page.kinds == ChunkKind.BLOCKS
+        slots[has_blocks, 2:] = page.offsets[has_blocks, None] + page.block_starts
+    return slots.ravel()
 
 
 def _slot_sizes(page: Page) -> npt.NDArray[np.int64]:

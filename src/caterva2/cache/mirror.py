@@ -7,6 +7,11 @@ Order of writes: the bytes of an extent (already checked against their digest), 
 Whoever finds a presence byte from before this process started checks the digest again before it trusts it,
 so nothing needs to be forced to disk.
 
+Extents are evicted in the opposite order: their bytes in the map, then a hole is punched where they were.
+Readers and evictions do not wait for each other: who reads during an eviction finds out by a counter, and
+checks what it has read against the digest. Extents may overlap; so after holes were punched, each extent that
+is left is checked once more on its next use.
+
 The map is written by ``pwrite`` and held in memory, not mapped: a store to a mapped hole of a file is a
 ``SIGBUS`` when the disk is full, and an error that can be handled here.
 """
@@ -23,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from caterva2.cache.holes import punch
 from caterva2.model.extents import Extent, digest
 
 __all__ = ["MAX_EXTENTS", "Mirror", "MirrorPool"]
@@ -61,6 +67,9 @@ class Mirror:
         self.size = size
         self.nextents = nextents
         self._lock = threading.Lock()
+        self._changing = threading.Lock()  # of bytes; taken before the other
+        self._evictions = 0
+        self._punching = False
         self._states: npt.NDArray[np.uint8] | None = None
         self._fds: tuple[int, int] | None = None
         self._users = 0
@@ -118,22 +127,30 @@ class Mirror:
         verified = 0
         with self._open() as (data_fd, map_fd, states):
             for extent in extents:
+                evictions = self._evictions  # before the state: see `evict`
                 state = states[extent.number]
                 piece = _pread(data_fd, extent.size, extent.offset) if state else None
-                if piece is not None and (state == _PRESENT or len(piece) != extent.size):
+                if piece is not None and (
+                    state == _PRESENT or len(piece) != extent.size or self._evictions != evictions
+                ):
                     verified += 1
                     if digest(piece) != extent.digest:
                         piece = None
-                    if not self._judge(extent, piece is not None, map_fd, states):
+                    if not self._judge(extent, piece is not None, evictions, map_fd, states):
                         rejected.append(extent)
                 pieces.append(piece)
         return pieces, rejected, verified
 
-    def _judge(self, extent: Extent, sound: bool, map_fd: int, states: npt.NDArray[np.uint8]) -> bool:
+    def _judge(
+        self, extent: Extent, sound: bool, evictions: int, map_fd: int, states: npt.NDArray[np.uint8]
+    ) -> bool:
         """Note what the check of an extent gave; False if this made it absent."""
         with self._lock:
-            if sound or states[extent.number] == _ABSENT:
-                states[extent.number] *= _VERIFIED
+            if states[extent.number] == _ABSENT or self._evictions != evictions:
+                return True  # what was read says nothing of what is there now
+            if sound:
+                if not self._punching:  # a hole may overlap it
+                    states[extent.number] = _VERIFIED
                 return True
             states[extent.number] = _ABSENT
             _pwrite(map_fd, b"\0", extent.number)
@@ -153,14 +170,15 @@ class Mirror:
         try:
             with self._open() as (data_fd, map_fd, states):
                 for extent, data in items:
-                    if states[extent.number] == _VERIFIED:
-                        continue
-                    _pwrite(data_fd, data, extent.offset)
-                    with self._lock:
-                        _pwrite(map_fd, b"\1", extent.number)
-                        if states[extent.number] == _ABSENT:
-                            new.append(extent)
-                        states[extent.number] = _VERIFIED
+                    with self._changing:  # no hole is punched between the bytes and their mark
+                        if states[extent.number] == _VERIFIED:
+                            continue
+                        _pwrite(data_fd, data, extent.offset)
+                        with self._lock:
+                            _pwrite(map_fd, b"\1", extent.number)
+                            if states[extent.number] == _ABSENT:
+                                new.append(extent)
+                            states[extent.number] = _VERIFIED
         except OSError as error:
             return new, error
         return new, None
@@ -173,9 +191,58 @@ class Mirror:
         OSError
         """
         with self._open() as (_, map_fd, states), self._lock:
-            for number in numbers.tolist():
-                states[number] = _ABSENT
-                _pwrite(map_fd, b"\0", number)
+            states[numbers] = _ABSENT
+            for start, stop in _runs(numbers, numbers + 1):
+                _pwrite(map_fd, bytes(stop - start), start)
+
+    def evict(
+        self, numbers: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+    ) -> tuple[int, int, OSError | None]:
+        """Make extents absent and give their space back.
+
+        Parameters
+        ----------
+        numbers : ndarray of int64, shape (n,)
+            Ascending.
+        offsets, sizes : ndarray of int64, shape (n,)
+            Where they are in the file, in bytes.
+
+        Returns
+        -------
+        count, nbytes : int
+            The extents that were present before, and their sizes in all.
+        error : OSError or None
+            What kept it from freeing all the space.
+        """
+        count = nbytes = 0
+        try:
+            with self._open() as (data_fd, map_fd, states), self._exclusion():
+                with self._lock:
+                    present = states[numbers] != _ABSENT
+                    states[numbers] = _ABSENT
+                    np.minimum(states, _PRESENT, out=states)
+                    # Who saw a state from before this line sees the count change after its read of the bytes,
+                    # as the holes come later still.
+                    self._evictions += 1
+                    count, nbytes = int(np.count_nonzero(present)), int(sizes[present].sum())
+                    for start, stop in _runs(numbers, numbers + 1):
+                        _pwrite(map_fd, bytes(stop - start), start)
+                order = np.argsort(offsets)
+                for start, stop in _runs(offsets[order], (offsets + sizes)[order]):
+                    punch(data_fd, start, stop - start)
+        except OSError as error:
+            return count, nbytes, error
+        return count, nbytes, None
+
+    @contextlib.contextmanager
+    def _exclusion(self) -> Iterator[None]:
+        """Keep bytes from being written and checks from being believed."""
+        with self._changing:
+            self._punching = True
+            try:
+                yield
+            finally:
+                self._punching = False
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -346,3 +413,14 @@ def _pwrite(fd: int, data: bytes, offset: int) -> None:
     done = _pwrite_once(fd, data, offset)
     while done < len(data):
         done += _pwrite_once(fd, memoryview(data)[done:], offset + done)
+
+
+def _runs(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Join ranges, ascending, where one begins at or before the end of those before it."""
+    if not len(starts):
+        return iter(())
+    reached = np.maximum.accumulate(stops)
+    breaks = np.flatnonzero(starts[1:] > reached[:-1]) + 1
+    firsts = starts[np.concatenate([[0], breaks])]
+    lasts = reached[np.concatenate([breaks - 1, [len(starts) - 1]])]
+    return zip(firsts.tolist(), lasts.tolist(), strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import sqlite3
 import time
@@ -18,6 +19,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from caterva2.cache.eviction import PINNED, Choice, Clock, Room, choose, evict_extents
+from caterva2.cache.holes import can_punch
 from caterva2.cache.index import Index
 from caterva2.cache.lru import BytesLru
 from caterva2.cache.mirror import MAX_EXTENTS, Mirror, MirrorPool
@@ -34,11 +39,11 @@ HEADS_BYTES = 32 * 1024 * 1024
 PAGES_BYTES = 128 * 1024 * 1024
 """Decoded manifests held in memory, in bytes."""
 
-LOW_WATERMARK = 0.9
-"""Eviction goes on until this much of the quota is used."""
-
 INLINE_BYTES = 256 * 1024
 """So much is read at once on the loop: handing it to a thread would take longer."""
+
+FUTILE_S = 1.0
+"""When too little could be evicted, it is tried again after so many seconds, or when more could be."""
 
 FLUSH_S = 10.0
 """How often what was used when is written to the index, in seconds."""
@@ -57,16 +62,32 @@ class Store:
         Belongs to one process at a time.
     quota_bytes : int or None
         Most that the mirrors may take in all.
+    min_free_bytes : int
+        Least that stays free on the disk.
+    rank : callable
+        Returns the rank of a dataset; see `caterva2.cache.eviction`. Asked only while evicting.
     executor : Executor
     stats : CacheStats
         Is added to.
     """
 
     def __init__(
-        self, directory: Path, *, quota_bytes: int | None, executor: Executor, stats: CacheStats
+        self,
+        directory: Path,
+        *,
+        quota_bytes: int | None,
+        min_free_bytes: int,
+        rank: Callable[[DatasetPath], int],
+        executor: Executor,
+        stats: CacheStats,
     ) -> None:
         self._directory = directory
-        self._quota_bytes = quota_bytes
+        self._room = Room(directory, quota_bytes, min_free_bytes)
+        self._rank = rank
+        self._clock = Clock()
+        self._by_extent = False
+        self._evicting = asyncio.Lock()
+        self._futile_until = 0.0
         self._executor = executor
         self.stats = stats
         self._pool = MirrorPool(directory / "mirrors")
@@ -74,7 +95,6 @@ class Store:
         self._versions: dict[str, dict[str, Version]] = {}  # by path, by etag
         self._heads: BytesLru[tuple[str, str], Head] = BytesLru(HEADS_BYTES)
         self._pages: BytesLru[tuple[Hashable, int], Page] = BytesLru(PAGES_BYTES)
-        self._reserved_bytes = 0
         self._adding = asyncio.Lock()
         self._touched: set[Version] = set()
         self._flushed_at = 0.0
@@ -98,6 +118,7 @@ class Store:
 
     def _open(self) -> list[Version]:
         self._pool.directory.mkdir(parents=True, exist_ok=True)
+        self._by_extent = can_punch(self._pool.directory)
         self._index = Index(self._directory / "index.sqlite")
         return recover(self._index, self._pool)
 
@@ -106,8 +127,7 @@ class Store:
         while self._jobs:
             await asyncio.gather(*self._jobs, return_exceptions=True)
         if self._index is not None:
-            everything = [version for versions in self._versions.values() for version in versions.values()]
-            await self._run(self._close, self._index, everything)
+            await self._run(self._close, self._index, self._all())
             self._index = None
 
     def _close(self, index: Index, versions: Sequence[Version]) -> None:
@@ -123,6 +143,9 @@ class Store:
     def find(self, path: DatasetPath, etag: str) -> Version | None:
         """Return a version that is here."""
         return self._versions.get(str(path), {}).get(etag)
+
+    def _all(self) -> list[Version]:
+        return [version for versions in self._versions.values() for version in versions.values()]
 
     def all_of(self, path: DatasetPath) -> list[Version]:
         """Return all versions of a dataset that are here."""
@@ -162,19 +185,28 @@ class Store:
         )
 
     @contextlib.contextmanager
-    def using(self, version: Version) -> Iterator[None]:
-        """Keep the files of a version while inside, and note its use."""
-        version.users += 1
+    def using(self, version: Version, *, whole: bool = False) -> Iterator[None]:
+        """Keep the files of a version while inside, if `whole` all that is in them, and note its use."""
         version.last_used = time.time()
         self._touched.add(version)
+        with self._inside(version, whole):
+            yield
+        if not version.doomed and time.monotonic() - self._flushed_at > FLUSH_S:
+            self._flush()
+
+    @contextlib.contextmanager
+    def _inside(self, version: Version, whole: bool = False) -> Iterator[None]:
+        version.users += 1
+        version.held += whole
         try:
             yield
         finally:
             version.users -= 1
+            version.held -= whole
+            if whole:
+                self._futile_until = 0.0
             if version.doomed and not version.users:
                 self._delete([version])
-            elif time.monotonic() - self._flushed_at > FLUSH_S:
-                self._flush()
 
     def remove(self, versions: Sequence[Version], *, forget: bool) -> None:
         """Remove versions, those with readers inside once they have left.
@@ -201,13 +233,18 @@ class Store:
 
     def _delete(self, versions: Sequence[Version]) -> None:
         for version in versions:
-            version.doomed = True
-            self._forget(version)
-            self._touched.discard(version)
-            self.stats.cached_bytes -= version.cached_bytes
-            version.cached_bytes = 0
+            self._strike(version)
         if versions:
             self._later(self._delete_files, list(versions))
+
+    def _strike(self, version: Version) -> None:
+        """Let nothing be known of a version whose files are about to be deleted."""
+        version.doomed = True
+        self._forget(version)
+        self._touched.discard(version)
+        self.stats.cached_bytes -= version.cached_bytes
+        version.cached_bytes = 0
+        self._futile_until = 0.0
 
     def _delete_files(self, versions: Sequence[Version]) -> None:
         for version in versions:
@@ -254,6 +291,9 @@ class Store:
     async def read(self, version: Version, extents: Sequence[Extent]) -> list[bytes | None]:
         """Return the bytes of extents; None for those that are absent or were found to be wrong."""
         mirror = version.mirror
+        if not self._clock.touch(version, extents):
+            for other in self._all():
+                other.ticks = None
         if mirror is None or not version.cached_bytes:
             return [None] * len(extents)
         try:
@@ -292,32 +332,35 @@ class Store:
 
     async def write(self, version: Version, items: Sequence[tuple[Extent, bytes]]) -> bool:
         """Keep bytes that have been checked; returns whether they were kept."""
-        nbytes = sum(extent.size for extent, _ in items)
-        if version.mirror is None or not self._make_room(nbytes):
-            self.stats.passed_through += len(items)
-            return False
-        return await self._whole(self._write(version, version.mirror, items, nbytes))
-
-    async def _write(
-        self, version: Version, mirror: Mirror, items: Sequence[tuple[Extent, bytes]], nbytes: int
-    ) -> bool:
-        self._reserved_bytes += nbytes
-        try:
-            with self.using(version), self._disk():
-                if not version.dirty and self._index is not None:
-                    await self._run(self._index.mark_dirty, version.id)
-                    version.dirty = True
-                new, error = await self._run(mirror.write, items)
-                self._count(version, sum(extent.size for extent in new))
-                if error is not None:
-                    raise error
-                self.stats.degraded = False
-                await self._complete(version)
-                return True
-        finally:
-            self._reserved_bytes -= nbytes
+        if version.mirror is not None:
+            return await self._whole(self._write(version, version.mirror, items))
         self.stats.passed_through += len(items)
         return False
+
+    async def _write(self, version: Version, mirror: Mirror, items: Sequence[tuple[Extent, bytes]]) -> bool:
+        nbytes = sum(extent.size for extent, _ in items)
+        with self._inside(version):
+            if await self._reserve(nbytes):
+                try:
+                    with self.using(version), self._disk():
+                        await self._mark_dirty(version)
+                        new, error = await self._run(mirror.write, items)
+                        self._count(version, kept := sum(extent.size for extent in new))
+                        self._room.written(kept)
+                        if error is not None:
+                            raise error
+                        self.stats.degraded = False
+                        await self._complete(version)
+                        return True
+                finally:
+                    self._room.reserved_bytes -= nbytes
+        self.stats.passed_through += len(items)
+        return False
+
+    async def _mark_dirty(self, version: Version) -> None:
+        if not version.dirty and self._index is not None:
+            await self._run(self._index.mark_dirty, version.id)
+            version.dirty = True
 
     async def _complete(self, version: Version) -> None:
         """Find out whether a version is all here, once enough bytes are."""
@@ -329,32 +372,85 @@ class Store:
     def _count(self, version: Version, nbytes: int) -> None:
         version.cached_bytes += nbytes
         self.stats.cached_bytes += nbytes
-        if nbytes < 0:
+        if nbytes > 0:
+            self._futile_until = 0.0
+        elif nbytes < 0:
             version.complete = False
 
-    # -- quota -----------------------------------------------------------------------------------
+    # -- eviction --------------------------------------------------------------------------------
 
-    def _make_room(self, nbytes: int) -> bool:
-        """Evict what was not used for longest, if more room is needed; returns whether there is room."""
-        if self._quota_bytes is None or self._in_use() + nbytes <= self._quota_bytes:
-            return True
-        target = max(int(self._quota_bytes * LOW_WATERMARK), nbytes) - nbytes
-        idle = [
-            version
-            for versions in self._versions.values()
-            for version in versions.values()
-            if version.cached_bytes and not version.users
-        ]
-        for version in sorted(idle, key=lambda version: version.last_used):
-            if self._in_use() <= target:
-                break
-            self.stats.evicted += 1
+    async def _reserve(self, nbytes: int) -> bool:
+        """Reserve room for bytes to be written, evicting what is needed; returns whether there is room."""
+        if self._room.excess(self.stats.cached_bytes, nbytes) and not await self._make_room(nbytes):
+            return False
+        self._room.reserved_bytes += nbytes
+        return True
+
+    async def _make_room(self, nbytes: int) -> bool:
+        if self._room.never(nbytes):
+            return False
+        async with self._evicting:
+            excess = self._room.excess(self.stats.cached_bytes, nbytes)
+            if excess and time.monotonic() > self._futile_until:
+                with self._disk():
+                    await self._evict(excess)
+                self._room.freed()
+                excess = self._room.excess(self.stats.cached_bytes, nbytes)
+                if excess:
+                    self._futile_until = time.monotonic() + FUTILE_S
+            return not excess
+
+    async def _evict(self, nbytes: int) -> None:
+        """Evict so much, by rank, least recently used first, if there is so much that may go."""
+        ranked: dict[int, list[Version]] = {}
+        for version in self._all():
+            if _may_go(version):
+                ranked.setdefault(self._rank(version.path), []).append(version)
+        for rank in sorted(rank for rank in ranked if rank < PINNED):
+            while nbytes > 0 and (versions := list(filter(_may_go, ranked[rank]))):
+                freed = 0
+                for choice in await self._choose(versions, nbytes):
+                    freed += await self._evict_choice(choice, forget=not rank)
+                if not freed:
+                    break
+                nbytes -= freed
+
+    async def _choose(self, versions: Sequence[Version], nbytes: int) -> list[Choice]:
+        if self._by_extent:
+            return await self._run(choose, versions, nbytes)
+        oldest = min((v for v in versions if not v.users), key=lambda v: v.last_used, default=None)
+        return [] if oldest is None else [Choice(oldest, np.empty(0, np.int64), whole=True)]
+
+    async def _evict_choice(self, choice: Choice, *, forget: bool) -> int:
+        """Evict what was chosen; returns the bytes freed.
+
+        With `forget`, a version of which all goes leaves nothing behind, not even its manifest.
+        """
+        version = choice.version
+        if not _may_go(version):
+            return 0
+        nbytes = 0
+        if self._by_extent and not (choice.whole and forget and not version.users):
+            assert self._index is not None
+            with self._inside(version), self._disk():
+                await self._mark_dirty(version)
+                count, nbytes, error = await self._run(evict_extents, self._index, version, choice.numbers)
+                self._count(version, -nbytes)
+                self.stats.evicted += count
+                self.stats.evicted_bytes += nbytes
+                if error is not None:
+                    self._by_extent = error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS)
+                    raise error
+                if nbytes:
+                    return nbytes
+        # not by extents, or they cannot be found any more
+        if not version.users and _may_go(version):
+            nbytes += version.cached_bytes
+            self.stats.evicted += max(len(choice.numbers), 1)
             self.stats.evicted_bytes += version.cached_bytes
-            self._delete([version])
-        return self._in_use() + nbytes <= self._quota_bytes
-
-    def _in_use(self) -> int:
-        return self.stats.cached_bytes + self._reserved_bytes
+            self._strike(version)
+            await self._run(self._delete_files, [version])
+        return nbytes
 
     # -- work on the disk ------------------------------------------------------------------------
 
@@ -396,3 +492,7 @@ class Store:
         if not self.stats.degraded:
             self.stats.degraded = True
             log.warning("the cache in %s cannot be used, data is passed through: %s", self._directory, error)
+
+
+def _may_go(version: Version) -> bool:
+    return bool(version.cached_bytes) and not version.held and not version.doomed

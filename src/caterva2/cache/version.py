@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from caterva2.cache.mirror import Mirror
 from caterva2.model.path import DatasetPath
 
@@ -46,7 +49,7 @@ class CacheStats:
     rejected : int
         Those of them that were wrong; they were fetched again.
     evicted, evicted_bytes : int
-        Versions removed to stay under the quota, and the bytes of them that were here.
+        Extents removed to stay under the quota, and their bytes.
     passed_through : int
         Extents that were served without being kept, because there was no room or the disk failed.
     disk_errors : int
@@ -90,6 +93,10 @@ class Version:
         The index knows that it is being changed.
     users : int
         Readers inside; its files stay while there are any.
+    held : int
+        Those of them that need all that is here to stay: nothing of it is evicted.
+    ticks : ndarray of uint32 or None
+        When each extent was last used, by `caterva2.cache.eviction.Clock`; None if none was since the start.
     doomed : bool
         It is removed once the last reader leaves.
     """
@@ -105,6 +112,8 @@ class Version:
     last_used: float = 0.0
     dirty: bool = False
     users: int = 0
+    held: int = 0
+    ticks: npt.NDArray[np.uint32] | None = None
     doomed: bool = False
 
     @property

@@ -87,6 +87,10 @@ class Follower:
         """Return the datasets that are followed, sorted."""
         return self._matching(self._patterns)
 
+    def follows(self, path: DatasetPath) -> bool:
+        """Return whether a dataset is followed, or would be if it existed."""
+        return any(matches(pattern, str(path)) for pattern in self._patterns)
+
     def _matching(self, patterns: list[str]) -> list[DatasetPath]:
         return sorted(
             DatasetPath(root.name, name)

@@ -11,6 +11,7 @@ from typing import Any
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
 from caterva2.cache.cached import CachedSource
+from caterva2.cache.eviction import FOLLOWED, ORDINARY
 from caterva2.config import SubscriberSettings
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
@@ -73,6 +74,9 @@ class SubscriberService(Service):
             current=self.catalogue.entry,
             origin=origins.source,
             quota_bytes=settings.quota_bytes,
+            min_free_bytes=settings.min_free_bytes,
+            # asked while evicting: not before something is served, after all parts are made
+            rank=lambda path: FOLLOWED if follower.follows(path) else ORDINARY,
             executor=executor,
         )
         await self.source.open()
