@@ -18,6 +18,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from caterva2.cache.index import Index
 from caterva2.cache.lru import BytesLru
 from caterva2.cache.mirror import MAX_EXTENTS, Mirror, MirrorPool
@@ -106,8 +109,7 @@ class Store:
         while self._jobs:
             await asyncio.gather(*self._jobs, return_exceptions=True)
         if self._index is not None:
-            everything = [version for versions in self._versions.values() for version in versions.values()]
-            await self._run(self._close, self._index, everything)
+            await self._run(self._close, self._index, self.everything())
             self._index = None
 
     def _close(self, index: Index, versions: Sequence[Version]) -> None:
@@ -123,6 +125,10 @@ class Store:
     def find(self, path: DatasetPath, etag: str) -> Version | None:
         """Return a version that is here."""
         return self._versions.get(str(path), {}).get(etag)
+
+    def everything(self) -> list[Version]:
+        """Return all versions that are here."""
+        return [version for versions in self._versions.values() for version in versions.values()]
 
     def all_of(self, path: DatasetPath) -> list[Version]:
         """Return all versions of a dataset that are here."""
@@ -164,8 +170,14 @@ class Store:
     @contextlib.contextmanager
     def using(self, version: Version) -> Iterator[None]:
         """Keep the files of a version while inside, and note its use."""
-        version.users += 1
         version.last_used = time.time()
+        with self.holding(version):
+            yield
+
+    @contextlib.contextmanager
+    def holding(self, version: Version) -> Iterator[None]:
+        """Keep the files of a version while inside, without counting that as use."""
+        version.users += 1
         self._touched.add(version)
         try:
             yield
@@ -289,6 +301,46 @@ class Store:
             with self._disk():
                 return version.mirror.unverified(extents)
         return list(extents)
+
+    def numbers(self, version: Version) -> npt.NDArray[np.int64]:
+        """Return the numbers of the extents present, ascending; none if the disk cannot be read."""
+        if version.mirror is not None:
+            with self._disk():
+                return version.mirror.numbers()
+        return np.empty(0, np.int64)
+
+    async def check(self, version: Version, extents: Sequence[Extent]) -> list[Extent] | None:
+        """Hash extents that are present, also those that were checked since the start.
+
+        Returns
+        -------
+        list of Extent or None
+            Those that were wrong, which are absent now; None if the disk could not be read.
+        """
+        if version.mirror is None:
+            return []
+        return await self._whole(self._check(version, version.mirror, extents))
+
+    async def _check(
+        self, version: Version, mirror: Mirror, extents: Sequence[Extent]
+    ) -> list[Extent] | None:
+        with self.holding(version), self._disk():
+            pieces, rejected, verified = await self._run(mirror.check, extents)
+            self._judged(version, pieces, rejected, verified)
+            return rejected
+        return None
+
+    async def forget_extents(self, version: Version, numbers: npt.NDArray[np.int64]) -> None:
+        """Make extents absent of which no digest is known; `correct` sets the count right."""
+        if version.mirror is not None and len(numbers):
+            with self.holding(version), self._disk():
+                await self._run(version.mirror.clear, numbers)
+
+    async def correct(self, version: Version, nbytes: int) -> None:
+        """Add to the bytes that a version is said to have here."""
+        self._count(version, nbytes)
+        with self._disk():
+            await self._complete(version)
 
     async def write(self, version: Version, items: Sequence[tuple[Extent, bytes]]) -> bool:
         """Keep bytes that have been checked; returns whether they were kept."""

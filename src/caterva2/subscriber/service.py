@@ -23,8 +23,10 @@ from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.slices import Reader
 from caterva2.state import StateLock
+from caterva2.subscriber.cache_routes import cache_router
 from caterva2.subscriber.follow import Follower
 from caterva2.subscriber.origins import Origins
+from caterva2.subscriber.pins import Pins
 from caterva2.subscriber.routes import subscriber_router
 from caterva2.subscriber.store import SubscriberStore
 
@@ -97,6 +99,7 @@ class SubscriberService(Service):
             routers=[
                 catalogue_router(self.catalogue, streams),
                 subscriber_router(self.catalogue, follower, self.source),
+                cache_router(self.source, Pins(self.catalogue, store)),
             ],
             metrics=metrics,
             token=settings.token,
