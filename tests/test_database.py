@@ -47,3 +47,24 @@ def test_a_directory_cannot_be_opened(tmp_path) -> None:
 def test_a_schema_that_fails_leaves_no_table(tmp_path) -> None:
     with pytest.raises((sqlite3.Error, ConfigError)):
         open_database(tmp_path / "db", SCHEMA + "nonsense;", 3)
+
+
+def test_an_older_one_is_upgraded_step_by_step(tmp_path) -> None:
+    database = open_database(tmp_path / "db", SCHEMA, 1)
+    database.execute("INSERT INTO things VALUES ('x')")
+    database.close()
+    steps = {2: "CREATE TABLE more (n INTEGER);", 3: "INSERT INTO more VALUES (7);"}
+    for _ in range(2):
+        database = open_database(tmp_path / "db", "never used;", 3, steps)
+        assert database.execute("SELECT name FROM things").fetchall() == [("x",)]
+        assert database.execute("SELECT n FROM more").fetchall() == [(7,)]
+        database.close()
+
+
+def test_an_upgrade_that_fails_changes_nothing(tmp_path) -> None:
+    open_database(tmp_path / "db", SCHEMA, 1).close()
+    with pytest.raises(ConfigError):
+        open_database(tmp_path / "db", SCHEMA, 2, {2: "CREATE TABLE more (n INTEGER); nonsense;"})
+    database = open_database(tmp_path / "db", SCHEMA, 1)
+    assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("things",)]
+    database.close()

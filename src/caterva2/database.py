@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from caterva2.errors import ConfigError
@@ -17,7 +18,9 @@ BUSY_S = 10.0
 log = logging.getLogger(__name__)
 
 
-def open_database(file: Path, schema: str, version: int) -> sqlite3.Connection:
+def open_database(
+    file: Path, schema: str, version: int, upgrades: Mapping[int, str] | None = None
+) -> sqlite3.Connection:
     """Open a database, made if it is absent; one that is damaged is put aside and made anew.
 
     Parameters
@@ -27,6 +30,8 @@ def open_database(file: Path, schema: str, version: int) -> sqlite3.Connection:
         Statements that make its tables, each ended by a semicolon.
     version : int
         Of the schema; kept in the file.
+    upgrades : mapping of int to str, optional
+        Statements that bring a database to a version from the one before it, by version.
 
     Returns
     -------
@@ -39,7 +44,7 @@ def open_database(file: Path, schema: str, version: int) -> sqlite3.Connection:
         If it was written by a newer release, or cannot be opened.
     """
     try:
-        return _open(file, schema, version)
+        return _open(file, schema, version, upgrades or {})
     except sqlite3.OperationalError as error:
         raise ConfigError(f"{file} cannot be opened: {error}") from error
     except sqlite3.DatabaseError as error:
@@ -47,7 +52,7 @@ def open_database(file: Path, schema: str, version: int) -> sqlite3.Connection:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{file}{suffix}").replace(f"{file}{suffix}.damaged")
-        return _open(file, schema, version)
+        return _open(file, schema, version, upgrades or {})
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -68,7 +73,7 @@ def connect(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open(file: Path, schema: str, version: int) -> sqlite3.Connection:
+def _open(file: Path, schema: str, version: int, upgrades: Mapping[int, str]) -> sqlite3.Connection:
     connection = connect(file)
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
@@ -77,8 +82,9 @@ def _open(file: Path, schema: str, version: int) -> sqlite3.Connection:
                 f"{file} was written by a newer release (schema {found}, this one knows {version}): upgrade, "
                 "or choose another --state directory"
             )
-        if found == 0:
-            connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {version}; COMMIT;")
+        if found < version:
+            steps = [schema] if found == 0 else [upgrades[n] for n in range(found + 1, version + 1)]
+            connection.executescript(f"BEGIN; {' '.join(steps)} PRAGMA user_version = {version}; COMMIT;")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:
         connection.close()

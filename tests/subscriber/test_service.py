@@ -159,7 +159,7 @@ async def test_dropping_frees_what_is_cached(tmp_path, root) -> None:
         cached = cluster.subscriber.source.stats.cached_bytes
         assert cached > 100_000
         freed = await client.json("/api/cache/foo/large.b2nd", "DELETE")
-        assert freed == {"path": "foo/large.b2nd", "freed_bytes": cached}
+        assert freed == {"path": "foo/large.b2nd", "freed_bytes": cached, "datasets": 1}
         assert np.array_equal(await client.array("foo/large.b2nd", "0"), LARGE[0])
 
 

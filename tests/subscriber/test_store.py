@@ -109,3 +109,20 @@ def test_what_is_no_database_is_put_aside(tmp_path) -> None:
     assert store.follows() == []
     store.close()
     assert (tmp_path / "db.damaged").read_bytes().startswith(b"not a database")
+
+
+def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
+    store = SubscriberStore(tmp_path / "db")
+    store.follow("foo")
+    store.close()
+    with sqlite3.connect(tmp_path / "db") as older:
+        older.execute("DROP TABLE pins")
+        older.execute("PRAGMA user_version = 1")
+    older.close()
+    store = SubscriberStore(tmp_path / "db")
+    assert (store.follows(), store.pins()) == (["foo"], [])
+    store.pin("foo/*")
+    store.close()
+    store = SubscriberStore(tmp_path / "db")
+    assert store.pins() == ["foo/*"]
+    store.close()

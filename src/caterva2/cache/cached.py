@@ -10,9 +10,10 @@ from pathlib import Path
 
 from caterva2.cache.eviction import ORDINARY
 from caterva2.cache.flight import Flights
+from caterva2.cache.fsck import Checked, check_version
 from caterva2.cache.layout import Layout
 from caterva2.cache.store import Store
-from caterva2.cache.version import CacheState, CacheStats, Version
+from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
 from caterva2.errors import Changed, IntegrityError, NotFound
 from caterva2.model.catalogue import Entry
 from caterva2.model.extents import Extent
@@ -300,6 +301,36 @@ class CachedSource:
         if version is None:
             return CacheState(etag, 0, False, None)
         return CacheState(etag, version.cached_bytes, version.complete, version.last_used)
+
+    def states(self) -> list[CachedVersion]:
+        """Return all versions that are here, also of datasets that are not published any more, by path."""
+        return sorted(
+            (
+                CachedVersion(
+                    version.path,
+                    version.etag,
+                    version.size,
+                    version.cached_bytes,
+                    version.complete,
+                    version.last_used,
+                    self._is_current(version.path, version.etag),
+                )
+                for version in self._store.everything()
+                if not version.doomed
+            ),
+            key=lambda state: (state.path, state.etag),
+        )
+
+    async def fsck(self, path: DatasetPath) -> list[Checked]:
+        """Hash all that is here of a dataset again and repair it; see `caterva2.cache.fsck`.
+
+        Returns
+        -------
+        list of Checked
+            One for each version that was here.
+        """
+        versions = [version for version in self._store.all_of(path) if not version.doomed]
+        return [await check_version(self._store, self, version) for version in versions]
 
     async def drop(self, path: DatasetPath) -> int:
         """Remove all that is here of a dataset, also of one that is not published any more.

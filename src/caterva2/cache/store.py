@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from caterva2.cache.eviction import PINNED, Choice, Clock, Room, choose, evict_extents
 from caterva2.cache.holes import can_punch
@@ -127,7 +128,7 @@ class Store:
         while self._jobs:
             await asyncio.gather(*self._jobs, return_exceptions=True)
         if self._index is not None:
-            await self._run(self._close, self._index, self._all())
+            await self._run(self._close, self._index, self.everything())
             self._index = None
 
     def _close(self, index: Index, versions: Sequence[Version]) -> None:
@@ -144,7 +145,8 @@ class Store:
         """Return a version that is here."""
         return self._versions.get(str(path), {}).get(etag)
 
-    def _all(self) -> list[Version]:
+    def everything(self) -> list[Version]:
+        """Return all versions that are here."""
         return [version for versions in self._versions.values() for version in versions.values()]
 
     def all_of(self, path: DatasetPath) -> list[Version]:
@@ -189,13 +191,14 @@ class Store:
         """Keep the files of a version while inside, if `whole` all that is in them, and note its use."""
         version.last_used = time.time()
         self._touched.add(version)
-        with self._inside(version, whole):
+        with self.holding(version, whole=whole):
             yield
         if not version.doomed and time.monotonic() - self._flushed_at > FLUSH_S:
             self._flush()
 
     @contextlib.contextmanager
-    def _inside(self, version: Version, whole: bool = False) -> Iterator[None]:
+    def holding(self, version: Version, *, whole: bool = False) -> Iterator[None]:
+        """Do as `using`, without counting that as use."""
         version.users += 1
         version.held += whole
         try:
@@ -292,7 +295,7 @@ class Store:
         """Return the bytes of extents; None for those that are absent or were found to be wrong."""
         mirror = version.mirror
         if not self._clock.touch(version, extents):
-            for other in self._all():
+            for other in self.everything():
                 other.ticks = None
         if mirror is None or not version.cached_bytes:
             return [None] * len(extents)
@@ -330,6 +333,46 @@ class Store:
                 return version.mirror.unverified(extents)
         return list(extents)
 
+    def numbers(self, version: Version) -> npt.NDArray[np.int64]:
+        """Return the numbers of the extents present, ascending; none if the disk cannot be read."""
+        if version.mirror is not None:
+            with self._disk():
+                return version.mirror.numbers()
+        return np.empty(0, np.int64)
+
+    async def check(self, version: Version, extents: Sequence[Extent]) -> list[Extent] | None:
+        """Hash extents that are present, also those that were checked since the start.
+
+        Returns
+        -------
+        list of Extent or None
+            Those that were wrong, which are absent now; None if the disk could not be read.
+        """
+        if version.mirror is None:
+            return []
+        return await self._whole(self._check(version, version.mirror, extents))
+
+    async def _check(
+        self, version: Version, mirror: Mirror, extents: Sequence[Extent]
+    ) -> list[Extent] | None:
+        with self.holding(version), self._disk():
+            pieces, rejected, verified = await self._run(mirror.check, extents)
+            self._judged(version, pieces, rejected, verified)
+            return rejected
+        return None
+
+    async def forget_extents(self, version: Version, numbers: npt.NDArray[np.int64]) -> None:
+        """Make extents absent of which no digest is known; `correct` sets the count right."""
+        if version.mirror is not None and len(numbers):
+            with self.holding(version), self._disk():
+                await self._run(version.mirror.clear, numbers)
+
+    async def correct(self, version: Version, nbytes: int) -> None:
+        """Add to the bytes that a version is said to have here."""
+        self._count(version, nbytes)
+        with self._disk():
+            await self._complete(version)
+
     async def write(self, version: Version, items: Sequence[tuple[Extent, bytes]]) -> bool:
         """Keep bytes that have been checked; returns whether they were kept."""
         if version.mirror is not None:
@@ -339,7 +382,7 @@ class Store:
 
     async def _write(self, version: Version, mirror: Mirror, items: Sequence[tuple[Extent, bytes]]) -> bool:
         nbytes = sum(extent.size for extent, _ in items)
-        with self._inside(version):
+        with self.holding(version):
             if await self._reserve(nbytes):
                 try:
                     with self.using(version), self._disk():
@@ -372,6 +415,7 @@ class Store:
     def _count(self, version: Version, nbytes: int) -> None:
         version.cached_bytes += nbytes
         self.stats.cached_bytes += nbytes
+        self._touched.add(version)
         if nbytes > 0:
             self._futile_until = 0.0
         elif nbytes < 0:
@@ -403,7 +447,7 @@ class Store:
     async def _evict(self, nbytes: int) -> None:
         """Evict so much, by rank, least recently used first, if there is so much that may go."""
         ranked: dict[int, list[Version]] = {}
-        for version in self._all():
+        for version in self.everything():
             if _may_go(version):
                 ranked.setdefault(self._rank(version.path), []).append(version)
         for rank in sorted(rank for rank in ranked if rank < PINNED):
@@ -432,7 +476,7 @@ class Store:
         nbytes = 0
         if self._by_extent and not (choice.whole and forget and not version.users):
             assert self._index is not None
-            with self._inside(version), self._disk():
+            with self.holding(version), self._disk():
                 await self._mark_dirty(version)
                 count, nbytes, error = await self._run(evict_extents, self._index, version, choice.numbers)
                 self._count(version, -nbytes)

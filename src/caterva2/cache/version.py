@@ -11,7 +11,7 @@ import numpy.typing as npt
 from caterva2.cache.mirror import Mirror
 from caterva2.model.path import DatasetPath
 
-__all__ = ["CacheState", "CacheStats", "Version"]
+__all__ = ["CacheState", "CacheStats", "CachedVersion", "Version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,33 @@ class CacheState:
     cached_bytes: int
     complete: bool
     last_used: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CachedVersion:
+    """A version that is here, current or not.
+
+    Attributes
+    ----------
+    path : DatasetPath
+    etag : str
+    size, cached_bytes : int
+        Of the file, and of what is here of it, in bytes.
+    complete : bool
+        Whether that is all of it.
+    last_used : float
+        Seconds since the epoch.
+    current : bool
+        Whether it is the version that is published now, as far as is known.
+    """
+
+    path: DatasetPath
+    etag: str
+    size: int
+    cached_bytes: int
+    complete: bool
+    last_used: float
+    current: bool
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["VERBS", "Verb", "main"]
+__all__ = ["FAMILIES", "VERBS", "Verb", "main"]
 
 
 class Verb(NamedTuple):
@@ -30,7 +30,7 @@ class Verb(NamedTuple):
     help: str
 
 
-_READ, _SERVE = "Reading", "Services"
+_READ, _CACHE, _SERVE = "Reading", "Cache", "Services"
 
 VERBS: dict[str, Verb] = {
     "roots": Verb("caterva2.cli.listing:roots", _READ, "List the roots: who publishes what."),
@@ -42,13 +42,21 @@ VERBS: dict[str, Verb] = {
     "download": Verb("caterva2.cli.downloading:download", _READ, "Save a file; resumes a broken download."),
     "url": Verb("caterva2.cli.listing:url", _READ, "Print the URL of a dataset's bytes."),
     "events": Verb("caterva2.cli.following:events", _READ, "Print changes as they are seen."),
+    "cache ls": Verb("caterva2.cli.caching:ls", _CACHE, "List what is cached."),
+    "cache pin": Verb("caterva2.cli.caching:pin", _CACHE, "Let datasets be the last to go."),
+    "cache unpin": Verb("caterva2.cli.caching:unpin", _CACHE, "Pin no more."),
+    "cache drop": Verb("caterva2.cli.caching:drop", _CACHE, "Drop what is cached of datasets."),
+    "cache fsck": Verb("caterva2.cli.caching:fsck", _CACHE, "Check all that is cached, and repair it."),
     "serve": Verb("caterva2.cli.services:serve", _SERVE, "Broker, publisher and subscriber in one process."),
     "broker": Verb("caterva2.cli.services:broker", _SERVE, "Run the broker: who has what, what changed."),
     "publisher": Verb("caterva2.cli.services:publisher", _SERVE, "Publish directories as roots."),
     "subscriber": Verb("caterva2.cli.services:subscriber", _SERVE, "Serve every root, cached."),
     "demo": Verb("caterva2.cli.demo:run", _SERVE, "Run the main job on this machine, with real data."),
 }
-"""All verbs, in the order in which they are listed."""
+"""All verbs, in the order in which they are listed; one of two words belongs to the family of the first."""
+
+FAMILIES: dict[str, str] = {"cache": "Look after the cache: ls, pin, unpin, drop, fsck."}
+"""What ``--help`` says of verbs of two words."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

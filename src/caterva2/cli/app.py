@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from caterva2.cli import VERBS
+from caterva2.cli import FAMILIES, VERBS
 from caterva2.cli.exit_codes import ExitCode, exit_code, explain
 
 __all__ = ["build_app", "run"]
@@ -29,8 +29,18 @@ def build_app() -> App:
     )
     names = dict.fromkeys(verb.group for verb in VERBS.values())
     groups = {name: Group(name, sort_key=n) for n, name in enumerate(names)}
+    families: dict[str, App] = {}
     for n, (name, verb) in enumerate(VERBS.items()):
-        app.command(verb.function, name=name, help=verb.help, group=groups[verb.group], sort_key=n)
+        family, _, word = name.rpartition(" ")
+        if not family:
+            app.command(verb.function, name=word, help=verb.help, group=groups[verb.group], sort_key=n)
+            continue
+        if family not in families:
+            families[family] = App(
+                name=family, help=FAMILIES[family], group=groups[verb.group], sort_key=n, version_flags=()
+            )
+            app.command(families[family])
+        families[family].command(verb.function, name=word, help=verb.help, sort_key=n)
     return app
 
 
@@ -64,7 +74,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage(arguments: Sequence[str], error: CycloptsError) -> int:
-    verb = f" {arguments[0]}" if arguments and arguments[0] in VERBS else ""
+    words = (" ".join(arguments[:count]) for count in (2, 1))
+    verb = next((f" {name}" for name in words if name in VERBS or name in FAMILIES), "")
     text = " ".join(str(error).split())
     print(f"cat2{verb}: {text}\nsee: cat2{verb} --help", file=sys.stderr)
     return ExitCode.USAGE

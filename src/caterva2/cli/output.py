@@ -10,7 +10,21 @@ from typing import Any
 
 __all__ = ["human_bytes", "human_shape", "is_terminal", "print_json", "print_members", "print_table", "width"]
 
-RIGHT = frozenset({"size", "datasets", "bytes", "cached", "age"})
+RIGHT = frozenset(
+    {
+        "size",
+        "datasets",
+        "bytes",
+        "cached",
+        "age",
+        "extents",
+        "wrong",
+        "repaired",
+        "dropped",
+        "unreadable",
+        "corrected",
+    }
+)
 """Columns of numbers."""
 
 

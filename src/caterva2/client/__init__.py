@@ -9,13 +9,17 @@
 from __future__ import annotations
 
 from caterva2.client.array import Array
+from caterva2.client.cache import Cache
 from caterva2.client.client import Client, Root, connect
 from caterva2.client.dataset import File, Frame
 from caterva2.client.events import EventStream
-from caterva2.client.records import Download, Event, Followed, RootInfo, Row
+from caterva2.client.records import CacheCheck, Cached, Download, Event, Followed, RootInfo, Row
 
 __all__ = [
     "Array",
+    "Cache",
+    "CacheCheck",
+    "Cached",
     "Client",
     "Download",
     "Event",

@@ -10,6 +10,7 @@ from typing import Any, Self
 from caterva2 import config
 from caterva2.client import protocol
 from caterva2.client.array import Array
+from caterva2.client.cache import Cache
 from caterva2.client.dataset import File, Frame
 from caterva2.client.download import download
 from caterva2.client.events import EventStream
@@ -89,6 +90,11 @@ class Client(Mapping[str, Any]):
     def subscriber(self) -> str:
         """URL of the subscriber."""
         return self._transport.url
+
+    @property
+    def cache(self) -> Cache:
+        """What the subscriber has cached, and how to look after it."""
+        return Cache(self._transport)
 
     def __repr__(self) -> str:
         return f"<Client of {self._transport.url}>"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from caterva2 import errors
-from caterva2.client.records import Followed, RootInfo, Row
+from caterva2.client.records import CacheCheck, Cached, Followed, RootInfo, Row
 from caterva2.model.path import check_root, parse_path
 from caterva2.model.pattern import check_pattern
 from caterva2.model.selection import Selection
@@ -23,6 +23,7 @@ __all__ = [
     "Reply",
     "Request",
     "ask_bytes",
+    "ask_cache",
     "ask_download",
     "ask_events",
     "ask_follow",
@@ -36,6 +37,8 @@ __all__ = [
     "ask_selection",
     "dataset_url",
     "error_of",
+    "read_cached",
+    "read_checked",
     "read_followed",
     "read_info",
     "read_json",
@@ -171,6 +174,25 @@ def ask_followed() -> Request:
     return Request("GET", "/api/followed")
 
 
+def ask_cache(method: str, verb: str, pattern: str | None = None) -> Request:
+    """Ask for something about the cache; its answers are JSON.
+
+    Parameters
+    ----------
+    method : str
+    verb : str
+        ``cache``, ``fsck``, ``pin``, ``unpin`` or ``pins``.
+    pattern : str, optional
+        Which datasets; all by default.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    below = "" if pattern is None else f"/{quote(check_pattern(pattern), safe='/')}"
+    return Request(method, f"/api/{verb}{below}")
+
+
 def ask_events(pattern: str, last_id: str | None) -> Request:
     """Ask for a stream of events.
 
@@ -284,6 +306,16 @@ def read_info(reply: Reply) -> dict[str, Any]:
 def read_followed(reply: Reply) -> list[Followed]:
     """Return the datasets that are followed."""
     return _understood(lambda: [Followed.from_json(row) for row in read_json(reply)["datasets"]])
+
+
+def read_cached(reply: Reply) -> list[Cached]:
+    """Return the versions that are cached."""
+    return _understood(lambda: [Cached.from_json(row) for row in read_json(reply)["rows"]])
+
+
+def read_checked(reply: Reply) -> list[CacheCheck]:
+    """Return what a check of the cache found."""
+    return _understood(lambda: [CacheCheck.from_json(row) for row in read_json(reply)["rows"]])
 
 
 def read_json(reply: Reply) -> Any:  # Any: whatever the JSON is

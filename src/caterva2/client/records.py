@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Download", "Event", "Followed", "RootInfo", "Row"]
+__all__ = ["CacheCheck", "Cached", "Download", "Event", "Followed", "RootInfo", "Row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,80 @@ class Followed:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Followed:
         """Return a row of ``/api/followed``."""
+        return cls(*(value[name] for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A version that a subscriber has cached.
+
+    Attributes
+    ----------
+    path, etag : str
+    size, cached_bytes : int
+        Of the file and of what is cached of it, in bytes.
+    complete : bool
+        All of it is cached.
+    last_used : float
+        Seconds since the epoch.
+    pinned : bool
+        It is the last to go when space is needed.
+    current : bool
+        It is the version that is published now, as far as the subscriber knows.
+    """
+
+    path: str
+    etag: str
+    size: int
+    cached_bytes: int
+    complete: bool
+    last_used: float
+    pinned: bool
+    current: bool
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Cached:
+        """Return a row of ``/api/cache``."""
+        return cls(*(value[name] for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCheck:
+    """What the check of a cached version found.
+
+    Attributes
+    ----------
+    path, etag : str
+    extents, bytes : int
+        What was hashed.
+    wrong, repaired : int
+        Extents that did not match their digest; those of them that were fetched again.
+    dropped : int
+        Extents that are not cached any more: wrong and not to be had, or of no known digest.
+    unreadable : int
+        Extents that the disk did not give.
+    corrected_bytes : int
+        What the count of cached bytes was off by.
+    """
+
+    path: str
+    etag: str
+    extents: int
+    bytes: int
+    wrong: int
+    repaired: int
+    dropped: int
+    unreadable: int
+    corrected_bytes: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.wrong or self.dropped or self.unreadable or self.corrected_bytes)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CacheCheck:
+        """Return a row of ``/api/fsck``."""
         return cls(*(value[name] for name in cls.__slots__))
 
 

@@ -11,6 +11,7 @@ from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import check_pattern, matches
 from caterva2.source.protocol import Source
+from caterva2.subscriber.naming import matching, named
 from caterva2.subscriber.store import SubscriberStore
 
 __all__ = ["Follower"]
@@ -55,12 +56,7 @@ class Follower:
             If its root does not exist (a root given by wildcards may come later).
         """
         pattern = check_pattern(pattern)
-        root = pattern.partition("/")[0]
-        if not any(char in root for char in "*?["):
-            self._catalogue.root(root)
-        found = self._matching([pattern])
-        if not found and not any(char in pattern for char in "*?[") and "/" in pattern:
-            raise NotFound(pattern, f"there is nothing at {pattern!r} to follow")
+        found = named(self._catalogue, pattern)
         self._store.follow(pattern)
         self._patterns = self._store.follows()
         self._want(found)
@@ -92,12 +88,7 @@ class Follower:
         return any(matches(pattern, str(path)) for pattern in self._patterns)
 
     def _matching(self, patterns: list[str]) -> list[DatasetPath]:
-        return sorted(
-            DatasetPath(root.name, name)
-            for root in self._catalogue.roots.values()
-            for name in root.entries
-            if any(matches(pattern, f"{root.name}/{name}") for pattern in patterns)
-        )
+        return matching(self._catalogue, patterns)
 
     def _want(self, paths: list[DatasetPath]) -> None:
         self._wanted.update(dict.fromkeys(paths))

@@ -1,4 +1,4 @@
-"""What a subscriber answers beyond what every service does: follows and the cache."""
+"""What a subscriber answers beyond what every service does: follows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from fastapi import APIRouter, Path
 
 from caterva2.cache.cached import CachedSource
 from caterva2.model.catalogue import Catalogue
-from caterva2.model.path import parse_path
 from caterva2.subscriber.follow import Follower
 
 __all__ = ["subscriber_router"]
@@ -18,7 +17,7 @@ Pattern = Annotated[str, Path(description="A dataset, a root or a glob: foo, foo
 
 
 def subscriber_router(catalogue: Catalogue, follower: Follower, cache: CachedSource) -> APIRouter:
-    """Return the routes ``/api/follow``, ``/api/unfollow``, ``/api/followed`` and ``/api/cache``."""
+    """Return the routes ``/api/follow``, ``/api/unfollow`` and ``/api/followed``."""
     router = APIRouter(tags=["subscriber"])
 
     @router.post("/api/follow/{pattern:path}")
@@ -50,11 +49,5 @@ def subscriber_router(catalogue: Catalogue, follower: Follower, cache: CachedSou
                 }
             )
         return {"patterns": follower.patterns, "datasets": rows}
-
-    @router.delete("/api/cache/{path:path}")
-    async def drop(path: str) -> dict[str, Any]:
-        """Drop what is cached of a dataset."""
-        dataset = parse_path(path)
-        return {"path": path, "freed_bytes": await cache.drop(dataset)}
 
     return router

@@ -11,7 +11,7 @@ from typing import Any
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
 from caterva2.cache.cached import CachedSource
-from caterva2.cache.eviction import FOLLOWED, ORDINARY
+from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
 from caterva2.config import SubscriberSettings
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
@@ -24,8 +24,10 @@ from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.slices import Reader
 from caterva2.state import StateLock
+from caterva2.subscriber.cache_routes import cache_router
 from caterva2.subscriber.follow import Follower
 from caterva2.subscriber.origins import Origins
+from caterva2.subscriber.pins import Pins
 from caterva2.subscriber.routes import subscriber_router
 from caterva2.subscriber.store import SubscriberStore
 
@@ -67,6 +69,14 @@ class SubscriberService(Service):
         store.load(self.catalogue)
         store.keep(self.catalogue)
 
+        pins = Pins(self.catalogue, store)
+
+        def rank(path: DatasetPath) -> int:
+            # asked while evicting: not before something is served, after all parts are made
+            if path in pins:
+                return PINNED
+            return FOLLOWED if follower.follows(path) else ORDINARY
+
         origins = await stack.enter_async_context(Origins(self.catalogue, settings))
         self.upstream = origins.stats
         self.source = CachedSource(
@@ -75,8 +85,7 @@ class SubscriberService(Service):
             origin=origins.source,
             quota_bytes=settings.quota_bytes,
             min_free_bytes=settings.min_free_bytes,
-            # asked while evicting: not before something is served, after all parts are made
-            rank=lambda path: FOLLOWED if follower.follows(path) else ORDINARY,
+            rank=rank,
             executor=executor,
         )
         await self.source.open()
@@ -101,6 +110,7 @@ class SubscriberService(Service):
             routers=[
                 catalogue_router(self.catalogue, streams),
                 subscriber_router(self.catalogue, follower, self.source),
+                cache_router(self.source, pins),
             ],
             metrics=metrics,
             token=settings.token,

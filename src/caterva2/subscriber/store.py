@@ -1,4 +1,4 @@
-"""What a subscriber must know again after a restart: the catalogue as last seen, and the follows."""
+"""What a subscriber must know again after a restart: the catalogue as last seen, the follows and the pins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caterva2.model.path import parse_path
 
 __all__ = ["SubscriberStore"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE roots (
@@ -26,6 +26,10 @@ CREATE TABLE entries (
 ) WITHOUT ROWID;
 CREATE TABLE follows (pattern TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
 """
+
+_PINS = "CREATE TABLE pins (pattern TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;"
+
+_UPGRADES = {2: _PINS}
 
 
 class SubscriberStore:
@@ -43,7 +47,7 @@ class SubscriberStore:
     """
 
     def __init__(self, file: Path) -> None:
-        self._db = open_database(file, _SCHEMA, SCHEMA_VERSION)
+        self._db = open_database(file, _SCHEMA + _PINS, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
 
     def close(self) -> None:
@@ -118,3 +122,17 @@ class SubscriberStore:
     def unfollow(self, pattern: str) -> bool:
         """Remove a pattern; returns whether it was there."""
         return self._db.execute("DELETE FROM follows WHERE pattern = ?", (pattern,)).rowcount > 0
+
+    # -- pins ------------------------------------------------------------------------------------
+
+    def pins(self) -> list[str]:
+        """Return the patterns that are pinned, sorted."""
+        return [pattern for (pattern,) in self._db.execute("SELECT pattern FROM pins ORDER BY pattern")]
+
+    def pin(self, pattern: str) -> None:
+        """Add a pattern; one that is there already stays."""
+        self._db.execute("INSERT OR IGNORE INTO pins VALUES (?, ?)", (pattern, time.time()))
+
+    def unpin(self, pattern: str) -> bool:
+        """Remove a pattern; returns whether it was there."""
+        return self._db.execute("DELETE FROM pins WHERE pattern = ?", (pattern,)).rowcount > 0

@@ -1,0 +1,94 @@
+"""Looking after the cache over HTTP: what is here, pins, dropping, checking."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from caterva2.cache.cached import CachedSource
+from caterva2.cache.version import CachedVersion
+from caterva2.model.path import DatasetPath, parse_path
+from caterva2.model.pattern import check_pattern, matches
+from caterva2.subscriber.naming import is_glob
+from caterva2.subscriber.pins import Pins
+
+__all__ = ["cache_router"]
+
+Pattern = Annotated[str, Path(description="A dataset, a root or a glob: foo, foo/x.b2nd, foo/dir1/*")]
+
+
+def cache_router(cache: CachedSource, pins: Pins) -> APIRouter:
+    """Return the routes ``/api/cache``, ``/api/fsck``, ``/api/pin``, ``/api/unpin`` and ``/api/pins``."""
+    router = APIRouter(tags=["cache"])
+
+    @router.post("/api/pin/{pattern:path}")
+    async def pin(pattern: Pattern) -> dict[str, Any]:
+        """Let what is cached of the datasets that a pattern names be the last to go."""
+        return {"pattern": pattern, "datasets": pins.pin(pattern)}
+
+    @router.post("/api/unpin/{pattern:path}")
+    async def unpin(pattern: Pattern) -> dict[str, Any]:
+        """Pin a pattern no more."""
+        return {"pattern": pattern, "datasets": pins.unpin(pattern)}
+
+    @router.get("/api/pins")
+    async def pinned() -> dict[str, Any]:
+        """Return the patterns that are pinned."""
+        return {"patterns": pins.patterns}
+
+    @router.get("/api/cache")
+    async def list_all() -> dict[str, Any]:
+        """Return what is cached."""
+        return {"rows": [_row(state, pins) for state in cache.states()]}
+
+    @router.get("/api/cache/{path:path}")
+    async def list_some(path: str) -> dict[str, Any]:
+        """Return what is cached of the datasets that a path or a pattern names."""
+        chosen = set(_named(cache, path))
+        return {"rows": [_row(state, pins) for state in cache.states() if state.path in chosen]}
+
+    @router.delete("/api/cache/{path:path}")
+    async def drop(path: str) -> dict[str, Any]:
+        """Drop what is cached of the datasets that a path or a pattern names, pinned or not."""
+        chosen = _named(cache, path)
+        freed = [await cache.drop(dataset) for dataset in chosen]
+        return {"path": path, "freed_bytes": sum(freed), "datasets": len(chosen)}
+
+    @router.post("/api/fsck")
+    async def check_all() -> dict[str, Any]:
+        """Hash all that is cached again, and repair it."""
+        return await _check(cache, list(dict.fromkeys(state.path for state in cache.states())))
+
+    @router.post("/api/fsck/{pattern:path}")
+    async def check_some(pattern: Pattern) -> dict[str, Any]:
+        """Hash what is cached of the datasets that a pattern names again, and repair it."""
+        return await _check(cache, _named(cache, pattern))
+
+    return router
+
+
+def _named(cache: CachedSource, pattern: str) -> list[DatasetPath]:
+    """Return the datasets with something here that a path or a pattern names, sorted.
+
+    A name that is cached as it stands is that dataset alone, also if it would do as a glob.
+    """
+    trimmed = check_pattern(pattern)
+    if not is_glob(trimmed):
+        parse_path(trimmed, allow_root=True)
+    here = dict.fromkeys(state.path for state in cache.states())
+    exact = [path for path in here if str(path) == trimmed]
+    return exact or [path for path in here if matches(trimmed, str(path))]
+
+
+def _row(state: CachedVersion, pins: Pins) -> dict[str, Any]:
+    return {**asdict(state), "path": str(state.path), "pinned": state.path in pins}
+
+
+async def _check(cache: CachedSource, paths: list[DatasetPath]) -> dict[str, Any]:
+    found = [row for path in paths for row in await cache.fsck(path)]
+    rows = [{**asdict(row), "path": str(row.path)} for row in found]
+    names = [name for name in rows[0] if name not in ("path", "etag")] if rows else []
+    total = {name: sum(row[name] for row in rows) for name in names}
+    return {"sound": all(row.sound for row in found), "total": total, "rows": rows}
