@@ -31,7 +31,8 @@ def open_database(
     version : int
         Of the schema; kept in the file.
     upgrades : mapping of int to str, optional
-        Statements that bring a database to a version from the one before it, by version.
+        Statements that bring a database to a version from the one before it, by version;
+        each between that of the file and `version` must be there.
 
     Returns
     -------

@@ -75,6 +75,13 @@ def test_a_check_repairs_and_says_so(cat2, cached, running, capsys) -> None:
     assert '"wrong": 1' in capsys.readouterr().out
 
 
+def test_nothing_to_check_is_said(cat2, cached, capsys) -> None:
+    from caterva2.cli import main
+
+    assert main(["cache", "fsck", "foo/nothing"]) == 0
+    assert "nothing of that is cached" in capsys.readouterr().err
+
+
 def test_nonsense_is_a_usage_error(cat2) -> None:
     assert "cat2 cache --help" in cat2("cache", "nonsense", code=2)
     assert "cat2 cache drop --help" in cat2("cache", "drop", code=2)

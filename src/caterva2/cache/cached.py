@@ -329,8 +329,11 @@ class CachedSource:
         list of Checked
             One for each version that was here.
         """
-        versions = [version for version in self._store.all_of(path) if not version.doomed]
-        return [await check_version(self._store, self, version) for version in versions]
+        return [
+            await check_version(self._store, self, version)
+            for version in self._store.all_of(path)
+            if not version.doomed  # also those that went while another was checked
+        ]
 
     async def drop(self, path: DatasetPath) -> int:
         """Remove all that is here of a dataset, also of one that is not published any more.

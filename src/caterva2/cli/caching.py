@@ -107,6 +107,9 @@ def fsck(pattern: Optional = None, /, *, json: Json = False, connection: Connect
 def _report(found: list[CacheCheck], total: dict[str, int]) -> None:
     counts = ("extents", "wrong", "repaired", "dropped", "unreadable")
     damaged = [row for row in found if not row.sound]
+    if not found:
+        print("nothing of that is cached: cat2 cache ls", file=sys.stderr)
+        return
     if damaged:
         print_table(
             ("path", *counts, "corrected"),
