@@ -112,7 +112,7 @@ class Reader(threading.Thread):
             return
         except urllib3.exceptions.HTTPError as error:
             hunt.statuses[type(error).__name__] += 1
-            hunt.over.wait(0.02)  # nobody is there: let others run
+            hunt.over.wait(0.05)  # nobody is there: let others run
             return
         hunt.statuses[str(answer.status)] += 1
         if answer.status in (200, 206):
