@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,17 @@ async def test_counters_are_exported(tmp_path, root) -> None:
             'requests_total{method="GET",route="/api/fetch/",status="200"} 2.0',
         ):
             assert f"caterva2_subscriber_{name}" in text, name
+
+
+async def test_what_is_followed_stays_longer(tmp_path, root) -> None:
+    for name in "abc":
+        (root / f"{name}.bin").write_bytes(np.random.default_rng(ord(name)).bytes(1_000_000))
+    async with running(tmp_path, root) as (cluster, client):
+        settings = replace(cluster.subscriber.settings, quota_bytes=2_600_000)
+        await cluster.stop("subscriber")
+        async with SubscriberService(settings) as cluster.subscriber:
+            await client.json("/api/follow/foo/a.bin", "POST")
+            for name in "abc":
+                await client.request(f"/api/download/foo/{name}.bin")
+            complete = [(await client.json(f"/api/info/foo/{name}.bin"))["complete"] for name in "abc"]
+            assert complete == [True, False, True]
