@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from caterva2.errors import ConfigError
 
@@ -169,6 +169,9 @@ class SubscriberSettings(ServiceSettings):
         Most that the cache may take on disk; None for no limit.
     min_free_bytes : int
         Least that the cache leaves free on its disk, whatever the quota.
+    durability : {"process", "power"}
+        What the cache is to survive: the end of the process, or a power failure as well. What is served is
+        right either way.
     answer_limit_bytes : int
         Largest slice that is made, decoded.
     gap_bytes : int
@@ -187,6 +190,7 @@ class SubscriberSettings(ServiceSettings):
     url: str | None = None
     quota_bytes: int | None = None
     min_free_bytes: int = 256 * MIB
+    durability: Literal["process", "power"] = "process"
     answer_limit_bytes: int = 256 * MIB
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
@@ -303,7 +307,11 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
         if hint is Path:
             return Path(value).expanduser()
         if name.endswith("_bytes"):
-            return parse_size(value)
+            return parse_size(value, least=0 if name.startswith("min_") else 1)
+        if get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise ValueError(f"{value!r} is none of {', '.join(get_args(hint))}")
+            return value
         if wanted.startswith("tuple"):
             return tuple(value.split(",")) if isinstance(value, str) else tuple(map(str, value))
         if hint in (int, float):
@@ -341,13 +349,13 @@ def parse_address(text: str) -> Address:
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 
 
-def parse_size(value: str | int) -> int:
+def parse_size(value: str | int, least: int = 1) -> int:
     """Parse a size in bytes: ``10GB``, ``512MiB``, ``1.5T``, ``4096``.
 
     Raises
     ------
     ConfigError
-        If it is malformed or not positive.
+        If it is malformed or smaller than `least`.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", str(value).upper())
     if not match:
@@ -356,6 +364,6 @@ def parse_size(value: str | int) -> int:
     if match[3]:
         unit = 1024 ** ("KMGT".index(match[2]) + 1) if match[2] else 1
     size = int(float(match[1]) * unit)
-    if size <= 0:
-        raise ConfigError(f"{value!r} is not a positive size")
+    if size < least:
+        raise ConfigError(f"{value!r} is too small: at least {least}")
     return size

@@ -252,3 +252,23 @@ def test_concurrent_first_checks_leave_it_present(mirror, pool):
             assert again._judge(EXTENTS[0], True, 0, map_fd, states)
     assert again.unverified(EXTENTS[:1]) == []
     assert again.read(EXTENTS[:1])[0] == [DATA[:1000]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which file is forced to disk")
+def test_durable_bytes_are_on_disk_before_their_marks_and_these_before_it_is_done(tmp_path, monkeypatch):
+    seen = []
+
+    def sync(fd):
+        os.fsync(fd)
+        file = Path(f"/proc/self/fd/{fd}").readlink().suffix
+        seen.append((file, mirror.data_file.read_bytes()[3000:4000] == DATA[3000:4000], marks()))
+
+    def marks():
+        return mirror.map_file.read_bytes().count(1)
+
+    monkeypatch.setattr(module, "_fdatasync", sync)
+    pool = MirrorPool(tmp_path, durable=True)
+    mirror = pool.mirror("m", SIZE, 100)
+    assert mirror.write(items(EXTENTS[3:6])) == (EXTENTS[3:6], None)
+    assert seen == [(".data", True, 0), (".map", True, 3)]
+    pool.close()

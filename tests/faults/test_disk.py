@@ -17,6 +17,9 @@ from caterva2.testing.waiting import wait_until
 
 IS_ROOT = sys.platform == "linux" and os.geteuid() == 0
 
+TO_THE_LAST_BYTE = {"CATERVA2_SUBSCRIBER_MIN_FREE_BYTES": "0"}
+"""So that it is the disk that refuses, not the reserve that is kept of it."""
+
 
 @pytest.fixture
 def cache(site) -> Path:
@@ -65,9 +68,22 @@ def read_until_degraded(health, read_all_right):
     return read_until_degraded
 
 
-def test_a_full_disk_only_keeps_less(
-    mount, start, ask, health, read_all_right, read_until_degraded, cache
+def test_a_disk_with_less_free_than_must_stay_free_is_left_alone(
+    mount, start, ask, health, read_all_right, cache
 ) -> None:
+    mount("-t", "tmpfs", "-o", "size=20m", "tmpfs")
+    _, subscriber = start()
+    url = subscriber.url("subscriber")
+    read_all_right(url)
+    assert health(url) == "degraded"
+    assert ask.metric(url, "caterva2_subscriber_cache_cached_bytes") == 0
+    assert shutil.disk_usage(cache).free > 19_000_000
+
+
+def test_a_full_disk_only_keeps_less(
+    site, mount, start, ask, health, read_all_right, read_until_degraded, cache
+) -> None:
+    site.environment |= TO_THE_LAST_BYTE
     mount("-t", "tmpfs", "-o", "size=2m", "tmpfs")
     _, subscriber = start()
     url = subscriber.url("subscriber")
@@ -83,21 +99,23 @@ def test_a_full_disk_only_keeps_less(
 
 
 def test_a_full_disk_that_gets_room_is_used_again(
-    mount, start, ask, health, read_all_right, read_until_degraded, cache
+    site, mount, start, ask, health, read_all_right, read_until_degraded, cache
 ) -> None:
+    site.environment |= TO_THE_LAST_BYTE
     mount("-t", "tmpfs", "-o", "size=2m", "tmpfs")
     _, subscriber = start()
     url = subscriber.url("subscriber")
     read_until_degraded(url)
     subprocess.run(["mount", "-o", "remount,size=20m", str(cache)], check=True)
     read_all_right(url)
-    assert health(url) == "ok"
+    wait_until(lambda: health(url) == "ok")
     missed = ask.metric(url, "caterva2_subscriber_cache_misses")
     read_all_right(url)
     assert ask.metric(url, "caterva2_subscriber_cache_misses") == missed
 
 
-def test_a_subscriber_killed_on_a_full_disk_starts_again(mount, start, restart, read_all_right) -> None:
+def test_a_subscriber_killed_on_a_full_disk_starts_again(site, mount, start, restart, read_all_right) -> None:
+    site.environment |= TO_THE_LAST_BYTE
     mount("-t", "tmpfs", "-o", "size=2m", "tmpfs")
     _, subscriber = start()
     read_all_right(subscriber.url("subscriber"))

@@ -55,6 +55,8 @@ class CachedSource:
         For work on the disk and for hashing.
     min_free_bytes : int
         Least that stays free on the disk.
+    durable : bool
+        Whether what is kept is to survive the machine, not just this process.
     rank : callable
         Returns what a dataset is, asked only while evicting: 0 ordinary, 1 followed (goes after all
         ordinary ones), 2 pinned (never goes).
@@ -69,6 +71,7 @@ class CachedSource:
         quota_bytes: int | None,
         executor: Executor,
         min_free_bytes: int = 0,
+        durable: bool = False,
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
     ) -> None:
         self.stats = CacheStats()
@@ -78,6 +81,7 @@ class CachedSource:
             directory,
             quota_bytes=quota_bytes,
             min_free_bytes=min_free_bytes,
+            durable=durable,
             rank=rank,
             executor=executor,
             stats=self.stats,

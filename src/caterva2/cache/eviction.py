@@ -69,11 +69,16 @@ class Room:
         if self._quota_bytes is not None and in_use + nbytes > self._quota_bytes:
             target = max(int(self._quota_bytes * LOW_WATERMARK), nbytes)
             excess = in_use + nbytes - min(target, self._quota_bytes)
-        if self._min_free_bytes:
-            lacking = self._min_free_bytes - (self._free() - self.reserved_bytes - nbytes)
-            if lacking > 0:
-                excess = max(excess, lacking + int(self._min_free_bytes * (1 - LOW_WATERMARK)))
+        lacking = self.lacking(nbytes)
+        if lacking > 0:
+            excess = max(excess, lacking + int(self._min_free_bytes * (1 - LOW_WATERMARK)))
         return excess
+
+    def lacking(self, nbytes: int) -> int:
+        """Return how much less than there must be would be free on the disk with `nbytes` more, in bytes."""
+        if not self._min_free_bytes:
+            return 0
+        return max(0, self._min_free_bytes - (self._free() - self.reserved_bytes - nbytes))
 
     def written(self, nbytes: int) -> None:
         """Note that so much less of the disk is free."""

@@ -97,10 +97,12 @@ class Index:
         If it was written by a newer release, or cannot be opened.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, durable: bool = False) -> None:
         self._write_lock = threading.Lock()
         self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
         try:
+            if durable:
+                self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute("SELECT count(*) FROM versions").fetchone()
             self._reader = connect(file)
         except BaseException:

@@ -5,7 +5,8 @@ extent number (0 absent, 1 present).
 
 Order of writes: the bytes of an extent (already checked against their digest), then its byte in the map.
 Whoever finds a presence byte from before this process started checks the digest again before it trusts it,
-so nothing needs to be forced to disk.
+so nothing needs to be forced to disk for what is served to be right. It can be, between the bytes and the map
+and after it, so that what was kept is still here after a power failure.
 
 Extents are evicted in the opposite order: their bytes in the map, then a hole is punched where they were.
 Readers and evictions do not wait for each other: who reads during an eviction finds out by a counter, and
@@ -182,21 +183,36 @@ class Mirror:
             What stopped it, if the disk is full or cannot be written.
         """
         new: list[Extent] = []
+        error: OSError | None = None
         try:
-            with self._open() as (data_fd, map_fd, states):
-                for extent, data in items:
-                    with self._changing:  # no hole is punched between the bytes and their mark
-                        if states[extent.number] == _VERIFIED:
-                            continue
-                        _pwrite(data_fd, data, extent.offset)
-                        with self._lock:
-                            _pwrite(map_fd, b"\1", extent.number)
-                            if states[extent.number] == _ABSENT:
-                                new.append(extent)
-                            states[extent.number] = _VERIFIED
-        except OSError as error:
-            return new, error
-        return new, None
+            # no hole is punched between the bytes and their marks
+            with self._open() as (data_fd, map_fd, states), self._changing:
+                written: list[Extent] = []
+                try:
+                    for extent, data in items:
+                        if states[extent.number] != _VERIFIED:
+                            _pwrite(data_fd, data, extent.offset)
+                            written.append(extent)
+                except OSError as full:
+                    error = full
+                if written:
+                    self._pool.sync(data_fd)
+                    self._mark(written, map_fd, states, new)
+                    self._pool.sync(map_fd)
+        except OSError as broken:
+            error = broken
+        return new, error
+
+    def _mark(
+        self, written: Sequence[Extent], map_fd: int, states: npt.NDArray[np.uint8], new: list[Extent]
+    ) -> None:
+        """Mark extents as present; those that were absent are added to `new`."""
+        for extent in written:
+            with self._lock:
+                _pwrite(map_fd, b"\1", extent.number)
+                if states[extent.number] == _ABSENT:
+                    new.append(extent)
+                states[extent.number] = _VERIFIED
 
     def clear(self, numbers: npt.NDArray[np.int64]) -> None:
         """Make extents absent.
@@ -340,10 +356,13 @@ class MirrorPool:
     directory : Path
     max_open : int
         Each takes two file descriptors. More are open only while more are being used at once.
+    durable : bool
+        Whether what was written is to survive the machine, not just this process.
     """
 
-    def __init__(self, directory: Path, max_open: int = 128) -> None:
+    def __init__(self, directory: Path, max_open: int = 128, *, durable: bool = False) -> None:
         self.directory = directory
+        self._durable = durable
         self._max_open = max_open
         self._open: dict[Mirror, None] = {}  # oldest first
         self._lock = threading.Lock()
@@ -351,6 +370,16 @@ class MirrorPool:
     def mirror(self, name: str, size: int, nextents: int) -> Mirror:
         """Return the mirror of a version; nothing is opened yet."""
         return Mirror(self, name, size, nextents)
+
+    def sync(self, fd: int) -> None:
+        """Force what was written to the disk, if it is to be durable.
+
+        Raises
+        ------
+        OSError
+        """
+        if self._durable:
+            _fdatasync(fd)
 
     def used(self, mirror: Mirror) -> None:
         """Note that a mirror has its files open, and close those unused for longest above the bound."""
@@ -390,6 +419,8 @@ class MirrorPool:
             with contextlib.suppress(OSError):
                 (self.directory / (name + suffix)).unlink(missing_ok=True)
 
+
+_fdatasync = getattr(os, "fdatasync", os.fsync)
 
 if hasattr(os, "pread"):
 

@@ -46,6 +46,9 @@ INLINE_BYTES = 256 * 1024
 FUTILE_S = 1.0
 """When too little could be evicted, it is tried again after so many seconds, or when more could be."""
 
+RECOVERED_S = 5.0
+"""So many seconds after a write that succeeded, without a failure, a disk that failed counts as sound."""
+
 FLUSH_S = 10.0
 """How often what was used when is written to the index, in seconds."""
 
@@ -65,6 +68,8 @@ class Store:
         Most that the mirrors may take in all.
     min_free_bytes : int
         Least that stays free on the disk.
+    durable : bool
+        Whether what is kept is to survive the machine, not just this process.
     rank : callable
         Returns the rank of a dataset; see `caterva2.cache.eviction`. Asked only while evicting.
     executor : Executor
@@ -78,20 +83,23 @@ class Store:
         *,
         quota_bytes: int | None,
         min_free_bytes: int,
+        durable: bool,
         rank: Callable[[DatasetPath], int],
         executor: Executor,
         stats: CacheStats,
     ) -> None:
         self._directory = directory
+        self._durable = durable
         self._room = Room(directory, quota_bytes, min_free_bytes)
         self._rank = rank
         self._clock = Clock()
         self._by_extent = False
         self._evicting = asyncio.Lock()
         self._futile_until = 0.0
+        self._recovery: asyncio.TimerHandle | None = None
         self._executor = executor
         self.stats = stats
-        self._pool = MirrorPool(directory / "mirrors")
+        self._pool = MirrorPool(directory / "mirrors", durable=durable)
         self._index: Index | None = None
         self._versions: dict[str, dict[str, Version]] = {}  # by path, by etag
         self._heads: BytesLru[tuple[str, str], Head] = BytesLru(HEADS_BYTES)
@@ -120,11 +128,13 @@ class Store:
     def _open(self) -> list[Version]:
         self._pool.directory.mkdir(parents=True, exist_ok=True)
         self._by_extent = can_punch(self._pool.directory)
-        self._index = Index(self._directory / "index.sqlite")
+        self._index = Index(self._directory / "index.sqlite", durable=self._durable)
         return recover(self._index, self._pool)
 
     async def close(self) -> None:
         """Finish what is under way, write what was used when, and close all files."""
+        if self._recovery is not None:
+            self._recovery.cancel()
         while self._jobs:
             await asyncio.gather(*self._jobs, return_exceptions=True)
         if self._index is not None:
@@ -392,7 +402,7 @@ class Store:
                         self._room.written(kept)
                         if error is not None:
                             raise error
-                        self.stats.degraded = False
+                        self._disk_works()
                         await self._complete(version)
                         return True
                 finally:
@@ -442,6 +452,8 @@ class Store:
                 excess = self._room.excess(self.stats.cached_bytes, nbytes)
                 if excess:
                     self._futile_until = time.monotonic() + FUTILE_S
+                if self._room.lacking(nbytes) > 0:
+                    self._disk_failed(OSError(errno.ENOSPC, "less than min_free_bytes would be free"))
             return not excess
 
     async def _evict(self, nbytes: int) -> None:
@@ -531,8 +543,21 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             self._disk_failed(error)
 
+    def _disk_works(self) -> None:
+        # Not at once: on a full disk small writes succeed between large ones that fail
+        if self.stats.degraded and self._recovery is None:
+            self._recovery = asyncio.get_running_loop().call_later(RECOVERED_S, self._recover)
+
+    def _recover(self) -> None:
+        self._recovery = None
+        self.stats.degraded = False
+        log.info("the cache in %s can be used again", self._directory)
+
     def _disk_failed(self, error: Exception) -> None:
         self.stats.disk_errors += 1
+        if self._recovery is not None:
+            self._recovery.cancel()
+            self._recovery = None
         if not self.stats.degraded:
             self.stats.degraded = True
             log.warning("the cache in %s cannot be used, data is passed through: %s", self._directory, error)

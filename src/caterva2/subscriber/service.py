@@ -85,6 +85,7 @@ class SubscriberService(Service):
             origin=origins.source,
             quota_bytes=settings.quota_bytes,
             min_free_bytes=settings.min_free_bytes,
+            durable=settings.durability == "power",
             rank=rank,
             executor=executor,
         )

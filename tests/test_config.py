@@ -1,0 +1,102 @@
+"""Settings: defaults < file < environment < flags, each checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from caterva2.config import Address, SubscriberSettings, load, parse_address, parse_size
+from caterva2.errors import ConfigError
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    file = tmp_path / "config.toml"
+    monkeypatch.setenv("CATERVA2_CONFIG", str(file))
+    for name in ("BROKER", "TOKEN", "SUBSCRIBER_GAP_BYTES", "SUBSCRIBER_DURABILITY"):
+        monkeypatch.delenv(f"CATERVA2_{name}", raising=False)
+    return file
+
+
+def test_flags_go_before_environment_before_file_before_defaults(file, monkeypatch):
+    assert load(SubscriberSettings).gap_bytes == 16 * 1024
+    file.write_text(
+        'broker = "http://first:1"\n[subscriber]\ngap_bytes = "1KiB"\nbroker = "http://second:1"\n'
+    )
+    assert load(SubscriberSettings).gap_bytes == 1024
+    assert load(SubscriberSettings).broker == "http://second:1"
+    monkeypatch.setenv("CATERVA2_SUBSCRIBER_GAP_BYTES", "2048")
+    assert load(SubscriberSettings).gap_bytes == 2048
+    assert load(SubscriberSettings, gap_bytes="3K").gap_bytes == 3000
+    monkeypatch.setenv("CATERVA2_BROKER", "http://third:1/")
+    assert load(SubscriberSettings).broker == "http://third:1"
+
+
+def test_a_word_that_is_none_of_the_choices_is_refused_with_where_it_stands(file):
+    assert load(SubscriberSettings).durability == "process"
+    file.write_text('[subscriber]\ndurability = "power"\n')
+    assert load(SubscriberSettings).durability == "power"
+    file.write_text('[subscriber]\ndurability = "forever"\n')
+    with pytest.raises(ConfigError, match=r"config.toml.*durability.*'forever' is none of process, power"):
+        load(SubscriberSettings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not toml",
+        '[subscriber]\nquota = "1GB"\n',
+        "[subscriber]\ngap_bytes = -1\n",
+        "[subscriber]\nupstream_requests = 0\n",
+        '[subscriber]\nlisten = "8002"\n',
+        '[subscriber]\nlisten = "0.0.0.0:8002"\n',
+        'broker = "ftp://first"\n',
+        'token = "short"\n',
+        'token_file = "absent"\n',
+    ],
+)
+def test_what_is_wrong_or_unsafe_is_refused(file, text):
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        load(SubscriberSettings)
+
+
+def test_a_token_does_not_show_itself(file, tmp_path):
+    (tmp_path / "token").write_text("s3cr3t-t0k3n\n")
+    file.write_text('token_file = "token"\n[subscriber]\nlisten = "0.0.0.0:0"\n')
+    settings = load(SubscriberSettings)
+    assert settings.token == "s3cr3t-t0k3n"
+    assert "s3cr3t" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("10GB", 10**10), ("512MiB", 2**29), ("1.5T", 15 * 10**11), ("4096", 4096), (" 1 kb ", 1000)],
+)
+def test_sizes(text, nbytes):
+    assert parse_size(text) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1PB", "GB", "1 2", "1e9"])
+def test_what_is_no_size(text):
+    with pytest.raises(ConfigError):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "url", "is_loopback"),
+    [
+        ("127.0.0.1:0", Address("127.0.0.1", 0), "http://127.0.0.1:0", True),
+        ("[::1]:8002", Address("::1", 8002), "http://[::1]:8002", True),
+        ("0.0.0.0:80", Address("0.0.0.0", 80), "http://127.0.0.1:80", False),
+        ("host:65535", Address("host", 65535), "http://host:65535", False),
+    ],
+)
+def test_addresses(text, address, url, is_loopback):
+    parsed = parse_address(text)
+    assert (parsed, parsed.url, parsed.is_loopback) == (address, url, is_loopback)
+
+
+@pytest.mark.parametrize("text", ["8002", ":8002", "host", "host:", "host:65536", "::1:80", "a b:1"])
+def test_what_is_no_address(text):
+    with pytest.raises(ConfigError):
+        parse_address(text)
