@@ -25,6 +25,10 @@ structlog.configure(
     ],
 )
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells let what they start in the background ignore Ctrl-C, and children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 START_S = 30
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from caterva2.frame.write import write_array
+from caterva2.testing.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no read-only directories")
 
@@ -55,7 +56,7 @@ def test_a_read_only_directory_is_published_and_left_as_it_was(site, read_only) 
         (read_only / "probe").touch()
     before = _snapshot(read_only)
     _, publisher, _ = site.start_three(read_only)
-    publisher.wait_for_line("root claimed")
+    wait_until(lambda: site.json("roots") and site.json("roots")[0]["datasets"] == 2)
     assert [row["path"] for row in site.json("list", "foo")] == ["foo/dir/x.b2nd", "foo/notes.txt"]
     assert site.json("show", "foo/dir/x.b2nd[3, 10:12]") == [160, 161]
     saved = site.json("download", "foo/dir/x.b2nd", str(site.directory / "saved"))

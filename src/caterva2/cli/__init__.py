@@ -43,7 +43,7 @@ VERBS: dict[str, Verb] = {
     "url": Verb("caterva2.cli.listing:url", _READ, "Print the URL of a dataset's bytes."),
     "events": Verb("caterva2.cli.following:events", _READ, "Print changes as they are seen."),
     "cache ls": Verb("caterva2.cli.caching:ls", _CACHE, "List what is cached."),
-    "cache pin": Verb("caterva2.cli.caching:pin", _CACHE, "Let datasets be the last to go."),
+    "cache pin": Verb("caterva2.cli.caching:pin", _CACHE, "Keep what is cached, whatever is needed."),
     "cache unpin": Verb("caterva2.cli.caching:unpin", _CACHE, "Pin no more."),
     "cache drop": Verb("caterva2.cli.caching:drop", _CACHE, "Drop what is cached of datasets."),
     "cache fsck": Verb("caterva2.cli.caching:fsck", _CACHE, "Check all that is cached, and repair it."),

@@ -47,7 +47,7 @@ def _row(row: Cached) -> tuple[str, ...]:
 
 
 def pin(first: First, /, *more: More, json: Json = False, connection: Connection = DEFAULT) -> None:
-    """Let what is cached of datasets be the last to go when space is needed."""
+    """Keep what is cached of datasets, however much space is needed."""
     with connection.open() as client:
         _each((first, *more), client.cache.pin, "pinned", json=json)
 

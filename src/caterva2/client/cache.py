@@ -35,7 +35,7 @@ class Cache:
         return [str(pattern) for pattern in protocol.read_json(reply)["patterns"]]
 
     def pin(self, pattern: str) -> int:
-        """Let what is cached of some datasets be the last to go; returns how many they are now.
+        """Keep what is cached of some datasets from eviction; returns how many they are now.
 
         Raises
         ------

@@ -131,7 +131,7 @@ class Cached:
     last_used : float
         Seconds since the epoch.
     pinned : bool
-        It is the last to go when space is needed.
+        It is never evicted.
     current : bool
         It is the version that is published now, as far as the subscriber knows.
     """

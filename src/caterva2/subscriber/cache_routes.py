@@ -25,7 +25,7 @@ def cache_router(cache: CachedSource, pins: Pins) -> APIRouter:
 
     @router.post("/api/pin/{pattern:path}")
     async def pin(pattern: Pattern) -> dict[str, Any]:
-        """Let what is cached of the datasets that a pattern names be the last to go."""
+        """Keep what is cached of the datasets that a pattern names, however much space is needed."""
         return {"pattern": pattern, "datasets": pins.pin(pattern)}
 
     @router.post("/api/unpin/{pattern:path}")

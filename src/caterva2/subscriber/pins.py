@@ -1,4 +1,4 @@
-"""Pins: datasets whose cached bytes are the last to go when space is needed."""
+"""Pins: datasets whose cached bytes are never evicted."""
 
 from __future__ import annotations
 
