@@ -175,3 +175,22 @@ def test_a_read_in_parts_never_mixes_versions(running, client, root, monkeypatch
     array._read_part = replaced_meanwhile
     with pytest.raises(Changed):
         array[:]
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again_and_says_why(client, serving) -> None:
+    """As when an array is replaced while a large part of it is being sent."""
+    info = client.info("foo/ints.b2nd")
+    problem = b'{"type": "urn:caterva2:problem:changed", "detail": "replaced", "current_etag": "new"}'
+
+    def answer(handler) -> None:
+        if len(server.requests) == 1:
+            serving.send(handler, b"\x93NUMPY", Content_Length="1000")
+            handler.close_connection = True
+        else:
+            serving.send(handler, problem, 412, Content_Type="application/problem+json")
+
+    server, transport = serving(answer)
+    with pytest.raises(Changed):
+        Array(transport, info)[:]
+    assert len(server.requests) == 2
+    assert all(f'"{info["etag"]}"' in headers["If-Match"] for _, _, headers, _ in server.requests)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from caterva2.client import npy, protocol
 from caterva2.client.dataset import Dataset
 from caterva2.client.parts import PART_BYTES, Part, cut
-from caterva2.client.transport import Transport
+from caterva2.client.transport import BrokenOff, Transport
 from caterva2.errors import InvalidSelection, TooLarge, Unsupported
 from caterva2.model.selection import Selection, select
 
@@ -150,9 +150,13 @@ class Array(Dataset):
 
     def _read_part(self, part: Part, target: npt.NDArray[Any]) -> None:
         request = protocol.ask_selection(self.path, part.selection, self.etag)
-        with self._transport.open(request) as body:
-            where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
-            npy.read_into(body, target[where])
+        where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
+        try:
+            with self._transport.open(request) as body:
+                npy.read_into(body, target[where])
+        except BrokenOff:  # perhaps since the array was replaced: then the next answer says so
+            with self._transport.open(request) as body:
+                npy.read_into(body, target[where])
 
     def _points(self, parts: tuple[Any, ...]) -> npt.NDArray[Any]:
         indices = [_index(part, n) for n, part in enumerate(_without_ellipsis(parts, self.ndim))]

@@ -63,7 +63,7 @@ class Body:
         """
         data = self.read(size) if size else b""
         if len(data) != size:
-            raise Unavailable(f"{self._url} broke the answer off; try again")
+            raise BrokenOff(f"{self._url} broke the answer off; try again")
         return data
 
     def read_into(self, target: memoryview) -> None:
@@ -196,6 +196,10 @@ class Transport:
         )
 
 
+class BrokenOff(Unavailable):
+    """The connection broke while an answer was on its way; it could not say why."""
+
+
 def broken(url: str, error: HTTPError) -> Unavailable:
     """Return a failure of the connection as an error that says what to do."""
     if isinstance(error, TimedOut) and not isinstance(error, NewConnectionError):
@@ -207,5 +211,5 @@ def broken(url: str, error: HTTPError) -> Unavailable:
             f"cannot reach the subscriber at {url}: {text.lower()}; is it running? (cat2 subscriber)"
         )
     if isinstance(error, ProtocolError):
-        return Unavailable(f"the connection to {url} broke; try again")
+        return BrokenOff(f"the connection to {url} broke; try again")
     return Unavailable(f"cannot reach the subscriber at {url}: {error}; is it running? (cat2 subscriber)")

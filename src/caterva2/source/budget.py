@@ -44,19 +44,28 @@ class Budget:
         self.granted_bytes = 0
 
     async def lease(self, nbytes: int) -> Lease:
-        """Wait for memory."""
+        """Wait for memory.
+
+        Parameters
+        ----------
+        nbytes : int
+
+        Returns
+        -------
+        Lease
+            To be released.
+        """
         nbytes = min(nbytes, self._limit_bytes)
         if self._waiting or self.granted_bytes + nbytes > self._limit_bytes:
-            turn = asyncio.get_running_loop().create_future()
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((nbytes, turn))
             try:
                 await turn
             except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
+                if not turn.cancelled():  # it was granted before this was cancelled
                     self.give_back(nbytes)
                 else:
-                    self._waiting.remove((nbytes, turn))
-                    self._grant()
+                    self._grant()  # drops it, and lets those behind it pass
                 raise
         else:
             self.granted_bytes += nbytes
@@ -70,9 +79,9 @@ class Budget:
     def _grant(self) -> None:
         while self._waiting:
             nbytes, turn = self._waiting[0]
-            if self.granted_bytes + nbytes > self._limit_bytes:
-                return
-            self._waiting.popleft()
-            if not turn.done():
+            if not turn.cancelled():
+                if self.granted_bytes + nbytes > self._limit_bytes:
+                    return
                 self.granted_bytes += nbytes
                 turn.set_result(None)
+            self._waiting.popleft()
