@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from urllib.parse import quote
 
 import blosc2
 import numpy as np
 import pytest
+
+from caterva2.http import bodies, slices, spool
+from caterva2.model import parts
+from caterva2.source import slices as source
 
 ARRAY = np.arange(60 * 50, dtype=np.int32).reshape(60, 50)
 RECORDS = np.array([(1, 2.5, "é"), (3, -1.0, "xy")], dtype=[("a", "i4"), ("b", "f8"), ("c", "U3")])
@@ -17,19 +22,19 @@ def npy(body: bytes) -> np.ndarray:
     return np.load(io.BytesIO(body), allow_pickle=False)
 
 
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("", ()),
-        ("5", (5,)),
-        ("-1, 3", (-1, 3)),
-        ("10:20, 5", (slice(10, 20), 5)),
-        ("::7, ::-3", (slice(None, None, 7), slice(None, None, -3))),
-        ("..., 0", (..., 0)),
-        ("60:70", (slice(60, 70),)),
-        (" 1 : 2 ,", (slice(1, 2),)),
-    ],
-)
+TEXTS = [
+    ("", ()),
+    ("5", (5,)),
+    ("-1, 3", (-1, 3)),
+    ("10:20, 5", (slice(10, 20), 5)),
+    ("::7, ::-3", (slice(None, None, 7), slice(None, None, -3))),
+    ("..., 0", (..., 0)),
+    ("60:70", (slice(60, 70),)),
+    (" 1 : 2 ,", (slice(1, 2),)),
+]
+
+
+@pytest.mark.parametrize(("text", "key"), TEXTS)
 async def test_slices_in_every_form(running, text, key) -> None:
     target = f"/api/fetch/foo/dir/a.b2nd?slice_={quote(text)}"
     expected = ARRAY[key]
@@ -44,6 +49,61 @@ async def test_slices_in_every_form(running, text, key) -> None:
     frame = blosc2.ndarray_from_cframe(body)
     assert frame.shape == expected.shape
     assert np.array_equal(frame[()] if frame.ndim == 0 else frame[:], expected)
+
+
+@pytest.fixture
+def all_large(monkeypatch):
+    """Treat the arrays here as those of many megabytes are."""
+    for module, name, nbytes in (
+        (slices, "LARGE_BYTES", 7),
+        (slices, "PART_BYTES", 600),
+        (slices, "BODY_PIECE_BYTES", 333),
+        (bodies, "WHOLE_BYTES", 0),
+        (spool, "PIECE_BYTES", 100),
+        (source, "SLAB_BYTES", 900),
+        (parts, "ANSWER_CHUNK_BYTES", 300),
+    ):
+        monkeypatch.setattr(module, name, nbytes)
+
+
+@pytest.mark.parametrize(("text", "key"), TEXTS)
+@pytest.mark.usefixtures("all_large")
+async def test_large_slices_in_every_form(running, text, key) -> None:
+    await test_slices_in_every_form(running, text, key)
+
+
+@pytest.mark.usefixtures("all_large")
+async def test_large_fields_points_and_items(running) -> None:
+    for accept, read in ((NPY, npy), ({}, lambda body: blosc2.ndarray_from_cframe(body)[:])):
+        for name in "abc":
+            _, _, body = await running.get(f"/api/fetch/foo/records.b2nd?field={name}", headers=accept)
+            assert np.array_equal(read(body), RECORDS[name])
+        _, _, body = await running.get("/api/fetch/foo/dir/a.b2nd?indices=[[3,1,59],null]", headers=accept)
+        assert np.array_equal(read(body), ARRAY[[3, 1, 59]])
+    _, _, body = await running.get("/api/fetch/foo/f.b2frame?slice_=3:900")
+    assert blosc2.schunk_from_cframe(body)[:] == (b"0123456789" * 100)[3:900]
+
+
+@pytest.mark.usefixtures("all_large")
+async def test_where_no_temporary_file_can_be_made_what_needs_one_is_refused(
+    running, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    status, problem = await running.problem("/api/fetch/foo/dir/a.b2nd")
+    assert status == 503
+    assert str(tmp_path / "gone") in problem["detail"]
+    status, _, body = await running.get("/api/fetch/foo/dir/a.b2nd", headers=NPY)
+    assert np.array_equal(npy(body), ARRAY)
+
+
+async def test_nothing_is_left_in_the_directory_of_temporary_files(
+    running, all_large, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = set(tmp_path.iterdir())
+    _, _, body = await running.get("/api/fetch/foo/dir/a.b2nd")
+    assert len(body) > 1000
+    assert set(tmp_path.iterdir()) == before
 
 
 async def test_a_scalar_stays_one(running) -> None:

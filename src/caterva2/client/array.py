@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from caterva2.client import npy, protocol
 from caterva2.client.dataset import Dataset
-from caterva2.client.parts import PART_BYTES, Part, cut
+from caterva2.client.protocol import PART_BYTES
 from caterva2.client.transport import BrokenOff, Transport
 from caterva2.errors import InvalidSelection, TooLarge, Unsupported
+from caterva2.model.parts import Part, cut
 from caterva2.model.selection import Selection, select
 
 if TYPE_CHECKING:

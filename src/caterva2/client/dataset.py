@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from caterva2.client import protocol
-from caterva2.client.parts import PART_BYTES
+from caterva2.client.protocol import PART_BYTES
 from caterva2.client.transport import Transport
 from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
 from caterva2.model.selection import Axis, select

@@ -20,6 +20,7 @@ from caterva2.model.pattern import check_pattern
 from caterva2.model.selection import Selection
 
 __all__ = [
+    "PART_BYTES",
     "Reply",
     "Request",
     "ask_bytes",
@@ -45,6 +46,9 @@ __all__ = [
     "read_roots",
     "read_rows",
 ]
+
+PART_BYTES = 64 * 1024 * 1024
+"""What is larger, decoded, is asked for in parts of about this size, in bytes."""
 
 NPY = "application/x-npy"
 RAW = "application/vnd.caterva2.raw"

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ import numpy.typing as npt
 from caterva2.errors import Unsupported
 from caterva2.frame.decode import _blosc2
 
-__all__ = ["cframe_of_array", "cframe_of_items", "npy_header", "npy_parts"]
+__all__ = ["CframeFile", "cframe_of_array", "cframe_of_items", "npy_header", "npy_parts"]
 
 SMALL_BYTES = 4 * 1024
 """Answers up to this size, in bytes, are not compressed: it would take longer than it saves."""
@@ -64,6 +67,54 @@ def cframe_of_array(array: Array) -> bytes:
     cparams = _cparams(array.nbytes, array.dtype.itemsize)
     contiguous = np.asarray(array, order="C")  # ascontiguousarray would make 0-d arrays 1-d
     return bytes(blosc2.asarray(contiguous, cparams=cparams).to_cframe())
+
+
+class CframeFile:
+    """An array as a Blosc2 frame that is made in a file, part by part. Blocking.
+
+    Parameters
+    ----------
+    file : Path
+        Is made.
+    shape : tuple of int
+        None of them 0.
+    dtype : dtype
+    chunks : tuple of int
+        Elements of a chunk along each dimension. Parts that end where chunks end are compressed once.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; so do the methods.
+    """
+
+    def __init__(
+        self, file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
+    ) -> None:
+        with _as_os_errors():
+            self._array = _blosc2().empty(
+                shape,
+                dtype=dtype,
+                chunks=chunks,
+                cparams=_cparams(math.prod(shape) * dtype.itemsize, dtype.itemsize),
+                urlpath=str(file),
+                mode="w",
+                contiguous=True,
+            )
+
+    def write(self, where: tuple[slice, ...], part: Array) -> None:
+        """Write a part of the array."""
+        with _as_os_errors():
+            self._array[where] = np.asarray(part, order="C")
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Blosc2 says that it could not write, but not why."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"Blosc2 could not write a frame ({error})") from error
 
 
 def cframe_of_items(data: bytes, typesize: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,12 +16,15 @@ from starlette.responses import Response, StreamingResponse
 
 from caterva2.errors import BadRequest, InvalidSelection
 from caterva2.frame.decode import dtype_of, typesize_of
-from caterva2.frame.encode import cframe_of_array, cframe_of_items, npy_header, npy_parts
+from caterva2.frame.encode import CframeFile, cframe_of_array, cframe_of_items, npy_header, npy_parts
+from caterva2.frame.geometry import geometry_of
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of
 from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
+from caterva2.http.spool import Spool
 from caterva2.model.manifest import Head
+from caterva2.model.parts import answer_chunks, cut_answer
 from caterva2.model.selection import Axis, Selection, parse_selection
 
 __all__ = ["Query", "fetch", "query_of"]
@@ -31,9 +34,11 @@ Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 BODY_PIECE_BYTES = 1 << 20
 """Larger answers are written in pieces of this size, in bytes."""
 
-
 LARGE_BYTES = 4 * 1024 * 1024
-"""Larger answers, decoded, take part in the budget of memory."""
+"""Larger answers, decoded, are never held in memory for as long as it takes to send them."""
+
+PART_BYTES = 4 * 1024 * 1024
+"""Large frames are made in parts of this size, in bytes, decoded."""
 
 
 class Query(BaseModel):
@@ -102,59 +107,87 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     assert shape is not None
     form = slice_form(request.headers.get("accept"))
     headers = headers_of(service, head) | {"Vary": "Accept"}
-    if query.indices is None:
-        selection = parse_selection(query.slice_, shape)
-        nbytes = selection.size * dtype_of(head).itemsize
-        service.reader.check(nbytes)
-        if nbytes <= LARGE_BYTES:
-            return await _made(await service.reader.array(head, selection), field, form, headers)
-        if form != "cframe" and field is None:
-            return await _in_slabs(service, head, selection, form, headers)
-        lease = await service.reader.budget.lease(2 * nbytes)  # decoded, and encoded
-        try:
-            return await _made(await service.reader.array(head, selection), field, form, headers)
-        finally:
-            lease.release()
-    if query.slice_:
-        raise BadRequest("give either slice_ or indices")
-    array = await service.reader.points(head, _parse_indices(query.indices, len(shape)))
-    return await _made(array, field, form, headers)
+    if query.indices is not None:
+        if query.slice_:
+            raise BadRequest("give either slice_ or indices")
+        array = await service.reader.points(head, _parse_indices(query.indices, len(shape)))
+        return await _made(array, field, form, headers)
+    selection = parse_selection(query.slice_, shape)
+    nbytes = selection.size * dtype_of(head).itemsize
+    service.reader.check(nbytes)
+    if nbytes <= LARGE_BYTES:
+        return await _made(await service.reader.array(head, selection), field, form, headers)
+    wanted = _Slice(head, selection, field)
+    if form == "cframe":
+        return await _on_disk(service, wanted, headers)
+    return await _in_slabs(service, wanted, form, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A large part of an array, or of a field of it."""
+
+    head: Head
+    selection: Selection
+    field: str | None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype = dtype_of(self.head)
+        return dtype if self.field is None else dtype[self.field]
 
 
 async def _made(array: Array, field: str | None, form: SliceForm, headers: dict[str, str]) -> Response:
+    """Answer with an array that is in memory."""
     if field is not None:
         array = array[field]
     if form == "raw":
         headers |= _raw_headers(array.shape, array.dtype)
     # even a copy to C order would keep all others waiting, here
-    return _bytes_response(headers, MEDIA_TYPES[form], *await run_in_threadpool(_encode, array, form))
+    return await _bytes_response(headers, MEDIA_TYPES[form], *await run_in_threadpool(_encode, array, form))
 
 
 async def _in_slabs(
-    service: DataService, head: Head, selection: Selection, form: SliceForm, headers: dict[str, str]
+    service: DataService, wanted: _Slice, form: SliceForm, headers: dict[str, str]
 ) -> Response:
     """Answer with a large array, of which never more than a slab is in memory."""
-    dtype = dtype_of(head)
+    head, selection, dtype = wanted.head, wanted.selection, wanted.dtype
     lead = b""
     if form == "raw":
         headers |= _raw_headers(selection.shape, dtype)
     else:
         lead = npy_header(selection.shape, dtype)
 
-    async def body() -> AsyncGenerator[bytes | memoryview]:
-        before = lead
-        async with aclosing(service.reader.slabs(head, selection)) as made:
-            async for slab in made:
-                _, data = await run_in_threadpool(npy_parts, slab)
-                del slab
-                for start in range(0, len(data), BODY_PIECE_BYTES):
-                    piece = data[start : start + BODY_PIECE_BYTES]
-                    yield before + piece if before else piece
-                    before = b""
-                del data, piece
+    async def body() -> AsyncGenerator[bytes]:
+        if lead:
+            yield lead
+        for part in service.reader.slabs(head, selection):
+            sent, size = 0, part.size * dtype.itemsize
+            while sent < size:  # read once more if it was freed for others
+                async with service.reader.slab(head, part, wanted.field) as slab:
+                    while piece := slab.copy(sent, sent + BODY_PIECE_BYTES):
+                        sent += len(piece)
+                        yield piece
 
     nbytes = len(lead) + selection.size * dtype.itemsize
     return await piecewise(body(), nbytes, headers, MEDIA_TYPES[form])
+
+
+async def _on_disk(service: DataService, wanted: _Slice, headers: dict[str, str]) -> Response:
+    """Answer with a large array as a frame, which is made on disk: its length is known when it is done."""
+    head, selection, field = wanted.head, wanted.selection, wanted.field
+    itemsize = dtype_of(head).itemsize
+    chunks = answer_chunks(selection, geometry_of(head).grid.chunks, itemsize)
+    kept = tuple(chunk for chunk, axis in zip(chunks, selection.axes, strict=True) if not axis.drop)
+    async with Spool() as spool:
+        frame = await spool.run(CframeFile, spool.file, selection.shape, wanted.dtype, kept)
+        for part in cut_answer(selection, chunks, itemsize, PART_BYTES):
+            with await service.reader.budget.lease(part.selection.size * itemsize):
+                array = await service.reader.array(head, part.selection)
+                await spool.run(frame.write, part.target, array if field is None else array[field])
+                del array
+        del frame
+        return await spool.response(headers, MEDIA_TYPES["cframe"])
 
 
 def _raw_headers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, str]:
@@ -219,9 +252,9 @@ async def _of_frame(service: DataService, request: Request, head: Head, query: Q
     if slice_form(request.headers.get("accept")) == "raw":
         headers["X-Caterva2-Shape"] = json.dumps([axis.count])
         headers["X-Caterva2-Dtype"] = json.dumps(f"|V{typesize}")
-        return _bytes_response(headers, MEDIA_TYPES["raw"], data)
+        return await _bytes_response(headers, MEDIA_TYPES["raw"], data)
     body = await run_in_threadpool(cframe_of_items, data, typesize)
-    return _bytes_response(headers, MEDIA_TYPES["cframe"], body)
+    return await _bytes_response(headers, MEDIA_TYPES["cframe"], body)
 
 
 async def _of_file(service: DataService, head: Head, query: Query) -> Response:
@@ -238,11 +271,15 @@ def _run_of(head: Head, query: Query, length: int) -> Axis:
     return axis
 
 
-def _bytes_response(headers: dict[str, str], media_type: str, *parts: bytes | memoryview) -> Response:
-    """Return a response of parts whose length is known, without joining large ones."""
+async def _bytes_response(headers: dict[str, str], media_type: str, *parts: bytes | memoryview) -> Response:
+    """Return a response of parts whose length is known, without holding or joining large ones."""
     length = sum(len(part) for part in parts)
     if length <= BODY_PIECE_BYTES:
         return Response(b"".join(parts), headers=headers, media_type=media_type)
+    if length > LARGE_BYTES:
+        async with Spool() as spool:
+            await spool.write(parts)
+            return await spool.response(headers, media_type)
 
     async def body() -> AsyncIterator[bytes | memoryview]:
         for part in parts:

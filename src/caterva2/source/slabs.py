@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from caterva2.model.grid import ChunkGrid
 from caterva2.model.selection import Axis, Selection
@@ -23,7 +24,7 @@ def slabs(grid: ChunkGrid, selection: Selection, itemsize: int, slab_bytes: int)
         Bytes of an element.
     slab_bytes : int
         About what a slab takes. It ends where blocks end, so that none is decoded twice, if that makes it no
-        more than four times as large.
+        more than four times as large, which is the most that one takes.
 
     Yields
     ------
@@ -36,10 +37,20 @@ def slabs(grid: ChunkGrid, selection: Selection, itemsize: int, slab_bytes: int)
         yield selection
         return
     axis = selection.axes[d]
+    if row_bytes > 4 * slab_bytes:
+        for row in range(axis.count)[:: -1 if axis.reverse else 1]:
+            yield from slabs(grid, _run_of(selection, d, row, row + 1), itemsize, slab_bytes)
+        return
     rows = max(1, slab_bytes // row_bytes)
-    for first, last in _runs(axis, grid.chunks[d], grid.blocks[d], rows, 4 * max(slab_bytes // row_bytes, 1)):
-        part = Axis(axis.start + first * axis.step, last - first, axis.step, axis.reverse)
-        yield Selection((*selection.axes[:d], part, *selection.axes[d + 1 :]))
+    for first, last in _runs(axis, grid.chunks[d], grid.blocks[d], rows, 4 * slab_bytes // row_bytes):
+        yield _run_of(selection, d, first, last)
+
+
+def _run_of(selection: Selection, d: int, first: int, last: int) -> Selection:
+    """Return a run of a selection along one dimension, by numbers of elements in increasing order."""
+    axis = selection.axes[d]
+    part = replace(axis, start=axis.start + first * axis.step, count=last - first)
+    return Selection((*selection.axes[:d], part, *selection.axes[d + 1 :]))
 
 
 def _runs(axis: Axis, chunk: int, block: int, rows: int, most: int) -> list[tuple[int, int]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -30,7 +30,7 @@ from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
 from caterva2.source.slabs import slabs
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "Slab"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
@@ -85,6 +85,27 @@ SLAB_BYTES = 8 * 1024 * 1024
 
 BUDGET_BYTES = 64 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
+
+
+class Slab:
+    """A part of a large answer that waits to be sent.
+
+    Parameters
+    ----------
+    array : ndarray
+        Contiguous.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self._data: memoryview | None = array.reshape(-1).view(np.uint8).data
+
+    def copy(self, start: int, stop: int) -> bytes | None:
+        """Return bytes of it, which do not keep it in memory; None once it was freed."""
+        return None if self._data is None else bytes(self._data[start:stop])
+
+    def free(self) -> None:
+        """Let go of the memory."""
+        self._data = None
 
 
 class Reader:
@@ -144,8 +165,8 @@ class Reader:
             out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
         return out.reshape(selection.shape)
 
-    async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Array]:
-        """Yield a large part of an array in slabs, each made when it is asked for and within the budget.
+    def slabs(self, head: Head, selection: Selection) -> Iterator[Selection]:
+        """Cut a large part of an array into slabs, to be read one after the other by `slab`.
 
         Parameters
         ----------
@@ -154,26 +175,54 @@ class Reader:
 
         Yields
         ------
-        ndarray
-            Their elements in C order, one slab after the other, are those of the answer.
+        Selection
+            In C order, their elements one slab after the other are those of the selection.
 
         Raises
         ------
-        TooLarge, Corrupt, Unsupported, NotFound, Changed, Unavailable, IntegrityError
-            As for `array`; all but the first possibly after some slabs.
+        TooLarge
+            If it would pass the limit.
         """
         geometry = geometry_of(head)
         itemsize = geometry.dtype.itemsize
         self.check(selection.size * itemsize)
-        for part in slabs(geometry.grid, selection, itemsize, SLAB_BYTES):
-            lease = await self.budget.lease(part.size * itemsize)
+        return slabs(geometry.grid, selection, itemsize, SLAB_BYTES)
+
+    @asynccontextmanager
+    async def slab(self, head: Head, selection: Selection, field: str | None = None) -> AsyncIterator[Slab]:
+        """Read a slab within the budget, and hold it while inside, or until others need its memory.
+
+        Parameters
+        ----------
+        head, selection
+            As for `array`.
+        field : str, optional
+            Of a structured dtype.
+
+        Yields
+        ------
+        Slab
+
+        Raises
+        ------
+        TooLarge, Corrupt, Unsupported, NotFound, Changed, Unavailable, IntegrityError
+            As for `array`.
+        """
+        with await self.budget.lease(selection.size * geometry_of(head).dtype.itemsize) as lease:
+            slab = Slab(await self._contiguous(head, selection, field))
+            lease.revocable(slab.free)
             try:
-                slab = await self.array(head, part)
-                lease.release_later()
                 yield slab
-                del slab
             finally:
-                lease.release()
+                slab.free()
+
+    async def _contiguous(self, head: Head, selection: Selection, field: str | None) -> Array:
+        array = await self.array(head, selection)
+        if field is not None:
+            array = array[field]
+        if array.flags.c_contiguous:
+            return array
+        return await asyncio.get_running_loop().run_in_executor(self._executor, np.ascontiguousarray, array)
 
     async def points(self, head: Head, key: tuple[int | slice | list[Any], ...]) -> Array:
         """Return points of an array, as numpy's fancy indexing.

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caterva2.client.parts import cut
+from caterva2.model.parts import ANSWER_CHUNK_BYTES, answer_chunks, cut, cut_answer
 from caterva2.model.selection import select
 
 
@@ -70,4 +70,35 @@ def test_a_row_of_chunks_that_is_too_large_is_cut_along_the_next_dimension() -> 
 
 
 def test_nothing_is_no_parts() -> None:
-    assert cut(select(slice(0, 0), (10,)), (5,), 8) == []
+    assert cut(select(slice(0, 0), (10,)), (5,), 8, 100) == []
+
+
+@given(cases())
+def test_the_parts_of_an_answer_are_the_answer_and_end_where_its_chunks_end(case) -> None:
+    shape, chunks, selection, part_bytes = case
+    source = np.arange(int(np.prod(shape)), dtype=np.uint16).reshape(shape)
+    forward = tuple(slice(axis.start, axis.stop, axis.step) for axis in selection.axes)
+
+    def read(selection):
+        box = source[tuple(slice(axis.start, axis.stop, axis.step) for axis in selection.axes)]
+        flip = tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)
+        return box[flip].reshape(selection.shape)
+
+    expected, target = read(selection), np.full(selection.shape, 65535, np.uint16)
+    assert expected.size == source[forward].size
+    for part in cut_answer(selection, chunks, 2, part_bytes):
+        target[part.target] = read(part.selection)
+    assert np.array_equal(target, expected)
+
+
+@given(cases())
+def test_chunks_of_an_answer_fit_it_and_are_of_a_fair_size(case) -> None:
+    _shape, chunks, selection, itemsize = case
+    itemsize *= 5000
+    if not selection.size:
+        return
+    sizes = answer_chunks(selection, chunks, itemsize)
+    assert all(1 <= size <= axis.count for size, axis in zip(sizes, selection.axes, strict=True))
+    nbytes = int(np.prod(sizes)) * itemsize
+    assert nbytes <= max(ANSWER_CHUNK_BYTES, itemsize)
+    assert sizes == selection.counts or 4 * nbytes > ANSWER_CHUNK_BYTES
