@@ -152,7 +152,7 @@ class PublisherSettings(ServiceSettings):
     url: str | None = None
     settle_s: float = 0.5
     rescan_s: float = 30.0
-    answer_limit_bytes: int = 256 * MIB
+    answer_limit_bytes: int = 4096 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ class SubscriberSettings(ServiceSettings):
     quota_bytes: int | None = None
     min_free_bytes: int = 256 * MIB
     durability: Literal["process", "power"] = "process"
-    answer_limit_bytes: int = 256 * MIB
+    answer_limit_bytes: int = 4096 * MIB
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -138,3 +138,22 @@ async def test_a_slow_reader_gets_everything(running, files, tmp_path, monkeypat
             nbytes += len(data)
             await asyncio.sleep(0.02)  # slower than the server, never silent for as long as it would wait
         assert nbytes > 24 << 20
+
+
+async def test_more_connections_than_the_limit_are_told_to_come_back(running, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(raw(running)) for _ in range(2)]
+        for reader, writer in peers:
+            writer.write(request)
+            assert (await answer(reader))[0] == 200
+        async with raw(running) as (reader, writer):
+            writer.write(request)
+            status, body = await answer(reader)
+            assert status == 503
+            assert b"urn:caterva2:problem:unavailable" in body
+            assert await ended(reader) == b""
+        for reader, writer in peers:  # these go on
+            writer.write(request)
+            assert (await answer(reader))[0] == 200

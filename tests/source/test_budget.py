@@ -14,10 +14,10 @@ async def test_memory_is_granted_in_order_and_never_above_the_limit():
     first.release()
     first.release()
     leases = await asyncio.gather(*waiting)
-    assert budget.stats.granted_bytes == 9
+    assert budget.granted_bytes == 9
     for lease in leases:
         lease.release()
-    assert budget.stats.granted_bytes == 0
+    assert budget.granted_bytes == 0
 
 
 async def test_more_than_there_is_is_granted_alone():
@@ -28,7 +28,7 @@ async def test_more_than_there_is_is_granted_alone():
     assert not other.done()
     lease.release()
     (await other).release()
-    assert budget.stats.granted_bytes == 0
+    assert budget.granted_bytes == 0
 
 
 @pytest.mark.parametrize("granted", ["never", "before", "after"])
@@ -46,7 +46,7 @@ async def test_who_gives_up_keeps_nothing_and_blocks_nobody(granted):
         await gone
     (await after).release()
     lease.release()
-    assert budget.stats.granted_bytes == 0
+    assert budget.granted_bytes == 0
 
 
 async def test_what_is_sent_slowly_is_taken_back_when_others_wait():
@@ -57,14 +57,14 @@ async def test_what_is_sent_slowly_is_taken_back_when_others_wait():
     async with asyncio.timeout(SLOW_S + 1):
         other = await budget.lease(5)
     assert freed == ["slow"]
-    assert (budget.stats.granted_bytes, budget.stats.waiting, budget.stats.revoked) == (10, 0, 1)
+    assert (budget.granted_bytes, budget.stats.waiting, budget.stats.revoked) == (10, 0, 1)
     slow.release()  # its holder comes to do so
-    assert budget.stats.granted_bytes == 10
+    assert budget.granted_bytes == 10
     async with asyncio.timeout(SLOW_S + 1):
         (await budget.lease(5)).release()
     assert freed == ["slow", "slower"]
     other.release()
-    assert budget.stats.granted_bytes == 0
+    assert budget.granted_bytes == 0
 
 
 async def test_what_nobody_waits_for_is_not_taken_back_and_neither_is_what_was_released():
@@ -79,11 +79,11 @@ async def test_what_nobody_waits_for_is_not_taken_back_and_neither_is_what_was_r
     kept.revocable(lambda: freed.append(2))
     await asyncio.sleep(SLOW_S * 1.1)  # that nothing happens is what is tested
     assert not freed
-    assert budget.stats.granted_bytes == 10
+    assert budget.granted_bytes == 10
 
 
 async def test_a_lease_is_released_with_its_block():
     budget = Budget(10)
     with pytest.raises(ZeroDivisionError), await budget.lease(10):
         raise ZeroDivisionError
-    assert budget.stats.granted_bytes == 0
+    assert budget.granted_bytes == 0

@@ -89,6 +89,7 @@ class BrokerService(Service):
         server = await _serve(
             stack, lambda at: Server(app, at, streams.stop), settings.listen, settings.state
         )
+        metrics.add_server(server, streams)
         self.address = server.address
         self._spawn(stack, server.wait())
 

@@ -7,13 +7,14 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from caterva2.http.problems import MEDIA_TYPE, problem
 
-__all__ = ["HEAD_S", "MAX_HEAD_BYTES", "STALL_S", "Connection"]
+__all__ = ["HEAD_S", "MAX_CONNECTIONS", "MAX_HEAD_BYTES", "STALL_S", "Connection"]
 
 HEAD_S = 30.0
 """How long a new connection may take to send the head of a request, in seconds."""
@@ -23,6 +24,9 @@ STALL_S = 60.0
 
 MAX_HEAD_BYTES = 64 * 1024
 """Largest head of a request: its line and headers."""
+
+MAX_CONNECTIONS = 1000
+"""With more connections than this, new requests are told to come back later."""
 
 # What it has to say is said already: failures of the app by its own log, malformed requests to their sender.
 _SILENT = logging.Logger("caterva2.http.connection", level=logging.CRITICAL + 1)
@@ -88,6 +92,7 @@ class Connection(HttpToolsProtocol):
         """Note that a head has ended."""
         self._in_head = False
         self._disarm_head()
+        self.app = _busy if len(self.connections) > MAX_CONNECTIONS else self.config.loaded_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -152,3 +157,12 @@ class Connection(HttpToolsProtocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+
+async def _busy(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse any request, and the connection with it."""
+    detail = f"{MAX_CONNECTIONS} connections are open already: try again later"
+    headers = {"Retry-After": "5", "Connection": "close"}
+    await problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers=headers)(
+        scope, receive, send
+    )

@@ -37,6 +37,14 @@ class EventStreams:
         self._queues: set[asyncio.Queue[Event | None]] = set()
         self._stopped = False
 
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    @property
+    def backlog(self) -> int:
+        """Events that wait to be sent, in all streams."""
+        return sum(queue.qsize() for queue in self._queues)
+
     def stop(self) -> None:
         """End all streams, those that begin later too."""
         self._stopped = True

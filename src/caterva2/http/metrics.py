@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -12,7 +12,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from caterva2.http.connection import MAX_CONNECTIONS
+from caterva2.http.events import EventStreams
+from caterva2.http.server import Server
 from caterva2.model.catalogue import Catalogue
+from caterva2.source.budget import Budget
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,7 +27,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "evictable"})
+_GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "waiting"})
 """Names of fields of statistics that go up and down; all others only count up."""
 
 
@@ -55,6 +59,32 @@ class Metrics:
         """Export the numbers of a dataclass, read when asked: ``caterva2_<service>_<part>_<field>``."""
         self._registry.register(_Stats(f"caterva2_{self._service}_{part}", stats))
 
+    def add_bound(self, name: str, what: str, value: Callable[[], float], limit: float | None) -> None:
+        """Export what is bounded, and its bound: ``caterva2_<service>_<name>`` and ``…_<name>_limit``.
+
+        Parameters
+        ----------
+        name, what : str
+            Name and description.
+        value : callable
+            Returns what there is now.
+        limit : float or None
+            None if there is none.
+        """
+        self._registry.register(_Bound(f"caterva2_{self._service}_{name}", what, value, limit))
+
+    def add_server(self, server: Server, streams: EventStreams) -> None:
+        """Export what a server holds for its clients."""
+        self.add_bound("connections", "Connections open", lambda: server.connections, MAX_CONNECTIONS)
+        self.add_bound("event_streams", "Event streams open", lambda: len(streams), None)
+        self.add_bound("event_backlog", "Events that wait for slow clients", lambda: streams.backlog, None)
+
+    def add_budget(self, budget: Budget) -> None:
+        """Export the memory that large answers share."""
+        self.add_stats("answers", budget.stats)
+        what = "Memory of large answers being made or sent, in bytes"
+        self.add_bound("answers_bytes", what, lambda: budget.granted_bytes, budget.limit_bytes)
+
     def add_catalogue(self, catalogue: Catalogue) -> None:
         """Export the size of a catalogue, and count its events."""
         prefix = f"caterva2_{self._service}"
@@ -80,6 +110,20 @@ class _Stats(Collector):
                 name, help_text = f"{self._prefix}_{field.name}", field.name.replace("_", " ").capitalize()
                 family = GaugeMetricFamily if field.name in _GAUGES else CounterMetricFamily
                 yield family(name, help_text, value=float(value))
+
+
+class _Bound(Collector):
+    def __init__(self, name: str, what: str, value: Callable[[], float], limit: float | None) -> None:
+        self._name = name
+        self._what = what
+        self._value = value
+        self._limit = limit
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield what there is, and what there may be."""
+        yield GaugeMetricFamily(self._name, self._what, value=float(self._value()))
+        if self._limit is not None:
+            yield GaugeMetricFamily(f"{self._name}_limit", f"Most of: {self._what}", value=float(self._limit))
 
 
 class _CatalogueSize(Collector):

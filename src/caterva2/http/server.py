@@ -99,6 +99,11 @@ class Server:
             await self._break_off()
             self._socket.close()
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
     async def wait(self) -> None:
         """Return when the server has stopped; raise what made it stop."""
         await asyncio.wait({self._ticks})

@@ -94,15 +94,17 @@ class PublisherService(Service):
         self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
         streams = EventStreams(self.catalogue)
+        metrics = self._metrics()
         app = build_app(
             title="Caterva2 publisher",
             routes=data_routes(self),
             routers=[catalogue_router(self.catalogue, streams)],
-            metrics=self._metrics(),
+            metrics=metrics,
             token=settings.token,
             health=self._health,
         )
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
+        metrics.add_server(server, streams)
         self.address = server.address
         for name, watcher in self.watchers.items():
             self.catalogue.set_root(name, url=self.url, instance=store.instance)
@@ -152,6 +154,7 @@ class PublisherService(Service):
         metrics = Metrics("publisher")
         metrics.add_catalogue(self.catalogue)
         metrics.add_stats("source", self.source.stats)
+        metrics.add_budget(self.reader.budget)
         metrics.add_stats("versions", self.version_stats)
         metrics.add_stats("watch", self.watch_stats)
         return metrics

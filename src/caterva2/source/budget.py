@@ -20,16 +20,12 @@ class BudgetStats:
 
     Attributes
     ----------
-    limit_bytes, granted_bytes : int
-        Most that is granted at one time, and what is now.
     waiting : int
         Answers that wait for memory.
     revoked : int
         Times that memory was taken back from an answer that was sent slowly.
     """
 
-    limit_bytes: int
-    granted_bytes: int = 0
     waiting: int = 0
     revoked: int = 0
 
@@ -78,11 +74,14 @@ class Budget:
 
     Attributes
     ----------
+    limit_bytes, granted_bytes : int
     stats : BudgetStats
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self.stats = BudgetStats(limit_bytes)
+        self.limit_bytes = limit_bytes
+        self.granted_bytes = 0
+        self.stats = BudgetStats()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._revocable: dict[Lease, tuple[float, Callable[[], None]]] = {}  # by age: since when, how
         self._timer: asyncio.TimerHandle | None = None
@@ -99,7 +98,7 @@ class Budget:
         Lease
             To be released.
         """
-        nbytes = min(nbytes, self.stats.limit_bytes)
+        nbytes = min(nbytes, self.limit_bytes)
         if self._waiting or not self._fits(nbytes):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((nbytes, turn))
@@ -108,19 +107,19 @@ class Budget:
                 await turn
             except asyncio.CancelledError:
                 if not turn.cancelled():  # it was granted before this was cancelled
-                    self.stats.granted_bytes -= nbytes
+                    self.granted_bytes -= nbytes
                 self._grant()  # drops it, and lets those behind it pass
                 raise
         else:
-            self.stats.granted_bytes += nbytes
+            self.granted_bytes += nbytes
         return Lease(self, nbytes)
 
     def _fits(self, nbytes: int) -> bool:
-        return self.stats.granted_bytes + nbytes <= self.stats.limit_bytes
+        return self.granted_bytes + nbytes <= self.limit_bytes
 
     def _give_back(self, lease: Lease, nbytes: int) -> None:
         self._revocable.pop(lease, None)
-        self.stats.granted_bytes -= nbytes
+        self.granted_bytes -= nbytes
         self._grant()
 
     def _grant(self) -> None:
@@ -129,7 +128,7 @@ class Budget:
             if not turn.cancelled():
                 if not self._fits(nbytes):
                     break
-                self.stats.granted_bytes += nbytes
+                self.granted_bytes += nbytes
                 turn.set_result(None)
             self._waiting.popleft()
         self.stats.waiting = len(self._waiting)

@@ -80,6 +80,9 @@ class _Batch:
         )
 
 
+HELD_BYTES = 256 * 1024 * 1024
+"""Most that is made in one piece, in bytes; slices in slabs, or parts, may be larger."""
+
 SLAB_BYTES = 8 * 1024 * 1024
 """Large answers are made in slabs of about this size, in bytes."""
 
@@ -150,14 +153,14 @@ class Reader:
         Raises
         ------
         TooLarge
-            If it would pass the limit; nothing was read then.
+            If it would pass the limit, or `HELD_BYTES`; nothing was read then.
         Corrupt, Unsupported
             If the chunks cannot be decoded.
         NotFound, Changed, Unavailable, IntegrityError
             As the source.
         """
         geometry = geometry_of(head)
-        self.check(selection.size * geometry.dtype.itemsize)
+        self._check_held(selection.size * geometry.dtype.itemsize)
         out = np.empty(selection.counts, geometry.dtype)
         if selection.size:
             await self._fill(head, cell_pieces(geometry.grid, selection, geometry.blocksize), out)
@@ -255,7 +258,7 @@ class Reader:
         size = 1
         for count in counts:
             size *= count
-        self.check(size * geometry.dtype.itemsize)
+        self._check_held(size * geometry.dtype.itemsize)
         out = np.empty(counts, geometry.dtype)
         if size:
             pieces = point_pieces(grid, parsed.points, parsed.slices, geometry.blocksize)
@@ -301,7 +304,7 @@ class Reader:
         (page,) = await self._source.pages(head, [head.page_of(nchunk)])
         if page.kind(nchunk) > ChunkKind.BLOCKS:
             return stored_special(head, page, nchunk)
-        self.check(int(page.sizes[nchunk - page.first]))
+        self._check_held(int(page.sizes[nchunk - page.first]))
         slack = page.chunk_slack(nchunk)
         parts = await self._source.read(head, [e for e in page.chunk_extents(nchunk) if e != slack])
         if len(parts) == 1:
@@ -314,6 +317,11 @@ class Reader:
         """Raise `TooLarge` if an answer of `nbytes` would pass the limit."""
         if nbytes > self._limit_bytes:
             raise TooLarge(nbytes, self._limit_bytes)
+
+    def _check_held(self, nbytes: int) -> None:
+        limit_bytes = min(self._limit_bytes, HELD_BYTES)
+        if nbytes > limit_bytes:
+            raise TooLarge(nbytes, limit_bytes)
 
     async def _fill(
         self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False

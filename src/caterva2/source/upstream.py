@@ -55,6 +55,8 @@ class UpstreamStats:
         Requests that failed for good, because the other side could not be reached or answered nonsense.
     hangs : int
         Times that a host was found to hang: it sent nothing and did not answer a probe.
+    in_flight, waiting : int
+        Requests under way now, and those that wait for one of these to end.
     """
 
     requests: int = 0
@@ -64,6 +66,8 @@ class UpstreamStats:
     retries: int = 0
     errors: int = 0
     hangs: int = 0
+    in_flight: int = 0
+    waiting: int = 0
 
 
 class Upstream:
@@ -123,10 +127,19 @@ class Upstream:
         """Wait for leave to ask; who waited while the other side was found dead does not try in turn."""
         now = asyncio.get_running_loop().time
         since = now()
-        async with self._slots:
+        self.stats.waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self.stats.waiting -= 1
+        self.stats.in_flight += 1
+        try:
             if self._down_at > since:
                 raise Unavailable(f"{self.name} does not answer")
             yield
+        finally:
+            self.stats.in_flight -= 1
+            self._slots.release()
 
     @asynccontextmanager
     async def answer(

@@ -104,6 +104,7 @@ class SubscriberService(Service):
         metrics.add_catalogue(self.catalogue)
         metrics.add_stats("cache", self.source.stats)
         metrics.add_stats("upstream", self.upstream)
+        metrics.add_budget(self.reader.budget)
         streams = EventStreams(self.catalogue)
         app = build_app(
             title="Caterva2 subscriber",
@@ -118,6 +119,7 @@ class SubscriberService(Service):
             health=self._health,
         )
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
+        metrics.add_server(server, streams)
         self.address = server.address
         self._spawn(stack, server.wait())
 
