@@ -21,6 +21,10 @@ def families(metrics: Metrics) -> dict:
     return {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
 
 
+def value_of(metrics: Metrics, name: str) -> float:
+    return families(metrics)[name].samples[0].value
+
+
 def test_numbers_of_statistics_are_counters_or_gauges() -> None:
     metrics = Metrics("x")
     metrics.add_stats("part", Stats())
@@ -35,7 +39,6 @@ async def test_what_is_bounded_is_exported_with_its_bound() -> None:
     metrics, budget = Metrics("x"), Budget(100)
     metrics.add_budget(budget)
     with await budget.lease(30):
-        values = {name: family.samples[0].value for name, family in families(metrics).items()}
-    assert values["caterva2_x_answers_bytes"] == 30
-    assert values["caterva2_x_answers_bytes_limit"] == 100
-    assert families(metrics)["caterva2_x_answers_bytes"].samples[0].value == 0
+        assert value_of(metrics, "caterva2_x_answers_bytes") == 30
+        assert value_of(metrics, "caterva2_x_answers_bytes_limit") == 100
+    assert value_of(metrics, "caterva2_x_answers_bytes") == 0

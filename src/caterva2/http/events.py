@@ -37,7 +37,9 @@ class EventStreams:
         self._queues: set[asyncio.Queue[Event | None]] = set()
         self._stopped = False
 
-    def __len__(self) -> int:
+    @property
+    def open(self) -> int:
+        """Streams that clients read now."""
         return len(self._queues)
 
     @property

@@ -76,7 +76,7 @@ class Metrics:
     def add_server(self, server: Server, streams: EventStreams) -> None:
         """Export what a server holds for its clients."""
         self.add_bound("connections", "Connections open", lambda: server.connections, MAX_CONNECTIONS)
-        self.add_bound("event_streams", "Event streams open", lambda: len(streams), None)
+        self.add_bound("event_streams", "Event streams open", lambda: streams.open, None)
         self.add_bound("event_backlog", "Events that wait for slow clients", lambda: streams.backlog, None)
 
     def add_budget(self, budget: Budget) -> None:
