@@ -116,7 +116,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     nbytes = selection.size * dtype_of(head).itemsize
     service.reader.check(nbytes)
     if nbytes <= LARGE_BYTES:
-        return await _made(await service.reader.array(head, selection), field, form, headers)
+        with await service.reader.budget.lease(nbytes):
+            return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)
     if form == "cframe":
         return await _on_disk(service, wanted, headers)

@@ -86,7 +86,7 @@ HELD_BYTES = 256 * 1024 * 1024
 SLAB_BYTES = 8 * 1024 * 1024
 """Large answers are made in slabs of about this size, in bytes."""
 
-BUDGET_BYTES = 64 * 1024 * 1024
+BUDGET_BYTES = 48 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
 
 
