@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from caterva2.model.extents import (
     FILE_EXTENT_BYTES,
     WHOLE_CHUNK_BYTES,
     ChunkKind,
+    Extent,
     Fixed,
     digest,
 )
@@ -106,11 +107,23 @@ def chunk_stops(offsets: npt.NDArray[np.int64], end: int) -> npt.NDArray[np.int6
     return np.where(offsets >= 0, stops, offsets)
 
 
+@dataclass(frozen=True)
+class _StoredIndex:
+    """The index of a frame, told from others by its digest: it is megabytes, and read for every page."""
+
+    header: bytes
+    extent: Extent
+    read: Read = field(compare=False)
+
+
 @lru_cache(maxsize=2)
-def _spans(header: bytes, index: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _spans(index: _StoredIndex) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return offsets and stops: the pages of a version are made one after the other."""
-    parsed = parse_header(header)
-    offsets = parse_index(parsed, index)
+    data = index.read(index.extent.offset, index.extent.size)
+    if digest(data) != index.extent.digest:
+        raise Corrupt("the index of the frame is not the one that its head was made of")
+    parsed = parse_header(index.header)
+    offsets = parse_index(parsed, data)
     return offsets, chunk_stops(offsets, parsed.index_start)
 
 
@@ -145,7 +158,7 @@ def make_page(read: Read, head: Head, number: int) -> Page:
     index = head.fixed_extent(Fixed.INDEX)
     if index is None:
         raise Corrupt(f"{head.path} has chunks but no index")
-    offsets, stops = _spans(head.header, read(index.offset, index.size))
+    offsets, stops = _spans(_StoredIndex(head.header, index, read))
     for nchunk in chunks:
         if offsets[nchunk] < 0:
             rows.special(nchunk, _SPECIAL[Special(int(offsets[nchunk] >> 56) & 7)])
