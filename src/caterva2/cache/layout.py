@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -119,15 +120,19 @@ class Layout:
         key = (str(head.path), head.etag)
         order = self._orders.get(key)
         if order is None:
-            from caterva2.frame.pages import index_offsets
-
             (data,) = await self._source.read(head, [index])
-            offsets = index_offsets(head, data)
-            nchunks = np.argsort(offsets, kind="stable")
-            nchunks = nchunks[int(np.count_nonzero(offsets < 0)) :]
-            order = _Order(nchunks, offsets[nchunks])
+            order = await asyncio.to_thread(_ordered, head, data)
             self._orders.put(key, order, order.nchunks.nbytes + order.offsets.nbytes)
         return order
+
+
+def _ordered(head: Head, index: bytes) -> _Order:
+    from caterva2.frame.pages import index_offsets
+
+    offsets = index_offsets(head, index)
+    nchunks = np.argsort(offsets, kind="stable")
+    nchunks = nchunks[int(np.count_nonzero(offsets < 0)) :]
+    return _Order(nchunks, offsets[nchunks])
 
 
 def _overlapping(extents: tuple[Extent, ...], start: int, stop: int) -> Iterator[Extent]:
