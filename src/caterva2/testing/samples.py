@@ -79,26 +79,29 @@ def _waves(shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np.float32]]:
 
 
 TILES = 512
-TILE = (16, 32)
 
 
-def write_many(file: Path, counts: tuple[int, int], *, seed: int = 2026) -> Path:
-    """Write a float32 array of many small chunks of about 1 kB, of 512 kinds in no order.
+def write_many(
+    file: Path, counts: tuple[int, int], *, tile: tuple[int, int] = (16, 32), seed: int = 2026
+) -> Path:
+    """Write a float32 array of many small chunks, of 512 kinds in no order: 1 GB for a million by default.
 
-    Chunks are (16, 32): 2 KiB of memory. As their sizes follow no rule, the index hardly compresses.
+    As the sizes of the chunks follow no rule, the index hardly compresses.
 
     Parameters
     ----------
     file : Path
     counts : (int, int)
         Chunks along each dimension.
+    tile : (int, int)
+        Elements of a chunk along each dimension.
     seed : int
         Files of the same seed and counts are the same.
     """
     random = np.random.default_rng(seed)
-    tiles = random.standard_normal((TILES, *TILE), dtype=np.float32)
-    for tile in tiles:  # what is zero takes no room
-        tile.reshape(-1)[random.integers(1, tile.size) :] = 0
+    tiles = random.standard_normal((TILES, *tile), dtype=np.float32)
+    for values in tiles.reshape(TILES, -1):  # what is zero takes no room
+        values[random.integers(1, len(values)) :] = 0
     return write_tiles(file, tiles, random.integers(0, TILES, counts))
 
 
