@@ -90,9 +90,8 @@ class Layout:
             while following is not None and following.offset < offset:
                 yield following
                 following = next(fixed, None)
-            number = head.page_of(nchunk)
-            if page is None or page.number != number:
-                (page,) = await self._source.pages(head, [number])
+            if page is None or not page.first <= nchunk < page.first + len(page):
+                (page,) = await self._source.pages(head, [head.page_of(nchunk)])
             for extent in page.chunk_extents(nchunk):
                 if extent.offset < stop and extent.stop > start:
                     yield extent
