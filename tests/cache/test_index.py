@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from caterva2.cache.index import SCHEMA_VERSION, Index
+from caterva2.cache.index import REMOVE_PAGES, SCHEMA_VERSION, Index
 from caterva2.errors import ConfigError
 from caterva2.model.path import DatasetPath
 
@@ -48,6 +48,20 @@ def test_removed_with_its_pages_and_its_id_is_not_used_again(file):
         index.remove([one])
         assert (index.rows(), index.page(one, 0)) == ([], None)
         assert add(index) > one
+
+
+def test_removed_in_steps_so_that_others_can_write(file):
+    with closing(Index(file)) as index:
+        one, two = add(index), add(index, "other")
+        count = 2 * REMOVE_PAGES
+        index.add_pages(one, [(number, b"page") for number in range(count)])
+        index.add_pages(two, [(0, b"zero")])
+        left = []
+        while index.remove([one]):
+            left.append(len(index.page_numbers(one)))
+        assert left == [REMOVE_PAGES, 0]
+        assert [row.id for row in index.rows()] == [two]
+        assert index.page(two, 0) == b"zero"
 
 
 def test_pages_of_a_version_that_is_gone_are_not_kept(file):

@@ -3,9 +3,11 @@ from contextlib import aclosing
 
 import pytest
 
+from caterva2.cache.cached import PIECE_BYTES
 from caterva2.errors import Corrupt
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
+from caterva2.testing.samples import write_many
 
 
 class TestFrames:
@@ -23,6 +25,16 @@ class TestFrames:
         for start, stop in [(0, len(data)), *spans]:
             assert b"".join([piece async for piece in cached.stream(head, start, stop)]) == data[start:stop]
         assert set(origin.reads.values()) == {1}
+
+    async def test_small_extents_come_together(self, cached, origin, tmp_path):
+        path = DatasetPath("foo", "many.b2nd")
+        data = write_many(tmp_path / path.name, (20, 50)).read_bytes()
+        origin.publish(path, data)
+        head = await cached.head(path)
+        pieces = [piece async for piece in cached.stream(head, 10, head.size)]
+        assert b"".join(pieces) == data[10:]
+        assert head.nchunks == 1000
+        assert len(pieces) <= len(data) // PIECE_BYTES + 2
 
     async def test_a_small_range_fetches_little(self, cached, origin, frame):
         head = await cached.head(frame)

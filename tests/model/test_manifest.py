@@ -62,6 +62,26 @@ def test_wire_forms():
     assert Page.decode(page.encode(), back).encode() == page.encode()
 
 
+def test_columns_without_anything_travel_empty():
+    head, page = made()
+    plain = replace(
+        page,
+        kinds=np.full(5, ChunkKind.WHOLE, np.uint8),
+        offsets=np.arange(100, 600, 100),
+        sizes=np.full(5, 100),
+        slacks=np.zeros(5, np.int64),
+        preambles=np.zeros(5, np.int32),
+        block_starts=page.block_starts[:0],
+        block_digests=page.block_digests[:0],
+    )
+    sent = msgpack.unpackb(plain.encode())
+    assert not any(sent[name] for name in ("slacks", "slack_digests", "preambles"))
+    back = Page.decode(plain.encode(), head)
+    for name in ("kinds", "offsets", "sizes", "slacks", "digests", "slack_digests", "preambles"):
+        assert np.array_equal(getattr(back, name), getattr(plain, name))
+    assert list(back.extents()) == list(plain.extents())
+
+
 def test_extents_lie_side_by_side():
     _, page = made()
     extents = list(page.extents())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -25,6 +25,9 @@ __all__ = ["CachedSource"]
 
 STREAM_BATCH_BYTES = 4 * 1024 * 1024
 """A stream holds about twice this in memory: the batch being sent and the next."""
+
+PIECE_BYTES = 64 * 1024
+"""Small extents are sent together, so many bytes at a time: each piece is a message and a system call."""
 
 FILL_BATCH_BYTES = 8 * 1024 * 1024
 FILL_BATCHES = 3
@@ -261,10 +264,9 @@ class CachedSource:
             try:
                 while loaded := await ahead:
                     ahead = asyncio.create_task(load())
-                    for extent, data in loaded:
-                        first, last = max(start, extent.offset), min(stop, extent.stop)
-                        yield data[first - extent.offset : last - extent.offset]
-                        start = last  # extents may overlap
+                    for piece in _joined(_between(loaded, start, stop)):
+                        start += len(piece)
+                        yield piece
             finally:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
@@ -391,3 +393,25 @@ async def _first_done(tasks: set[asyncio.Task[list[bytes]]]) -> set[asyncio.Task
     for task in done:
         task.result()
     return others
+
+
+def _between(loaded: Sequence[tuple[Extent, bytes]], start: int, stop: int) -> Iterator[bytes]:
+    """Yield what extents, which may overlap, have of the bytes from `start` to `stop`."""
+    for extent, data in loaded:
+        first, last = max(start, extent.offset), min(stop, extent.stop)
+        yield data[first - extent.offset : last - extent.offset]
+        start = last
+
+
+def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join parts until each piece has `PIECE_BYTES`; a large part alone is not copied."""
+    run: list[bytes] = []
+    nbytes = 0
+    for part in parts:
+        run.append(part)
+        nbytes += len(part)
+        if nbytes >= PIECE_BYTES:
+            yield b"".join(run)
+            run, nbytes = [], 0
+    if run:
+        yield b"".join(run)

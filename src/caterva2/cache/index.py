@@ -22,6 +22,9 @@ __all__ = ["SCHEMA_VERSION", "Index", "Row"]
 
 SCHEMA_VERSION = 1
 
+REMOVE_PAGES = 100
+"""Pages that one call of `Index.remove` deletes at most."""
+
 _SCHEMA = """
 CREATE TABLE versions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: the names of mirrors are made of it
@@ -211,10 +214,24 @@ class Index:
                 list(states),
             )
 
-    def remove(self, versions: Iterable[int]) -> None:
-        """Forget versions and their pages."""
+    def remove(self, versions: Iterable[int]) -> bool:
+        """Forget versions and their pages, a bounded number at a time; returns whether there are more.
+
+        What is to be written meanwhile waits for one call, not for all of it: a version can have thousands of
+        pages.
+        """
+        room = REMOVE_PAGES
         with self._writing() as writer:
-            writer.executemany("DELETE FROM versions WHERE id = ?", [(version,) for version in versions])
+            for version in versions:
+                room -= writer.execute(
+                    "DELETE FROM pages WHERE version = ?1 AND number IN "
+                    "(SELECT number FROM pages WHERE version = ?1 LIMIT ?2)",
+                    (version, room),
+                ).rowcount
+                if room <= 0:
+                    return True
+                writer.execute("DELETE FROM versions WHERE id = ?", (version,))
+        return False
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

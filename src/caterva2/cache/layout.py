@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -89,9 +90,8 @@ class Layout:
             while following is not None and following.offset < offset:
                 yield following
                 following = next(fixed, None)
-            number = head.page_of(nchunk)
-            if page is None or page.number != number:
-                (page,) = await self._source.pages(head, [number])
+            if page is None or not page.first <= nchunk < page.first + len(page):
+                (page,) = await self._source.pages(head, [head.page_of(nchunk)])
             for extent in page.chunk_extents(nchunk):
                 if extent.offset < stop and extent.stop > start:
                     yield extent
@@ -119,15 +119,19 @@ class Layout:
         key = (str(head.path), head.etag)
         order = self._orders.get(key)
         if order is None:
-            from caterva2.frame.pages import index_offsets
-
             (data,) = await self._source.read(head, [index])
-            offsets = index_offsets(head, data)
-            nchunks = np.argsort(offsets, kind="stable")
-            nchunks = nchunks[int(np.count_nonzero(offsets < 0)) :]
-            order = _Order(nchunks, offsets[nchunks])
+            order = await asyncio.to_thread(_ordered, head, data)
             self._orders.put(key, order, order.nchunks.nbytes + order.offsets.nbytes)
         return order
+
+
+def _ordered(head: Head, index: bytes) -> _Order:
+    from caterva2.frame.pages import index_offsets
+
+    offsets = index_offsets(head, index)
+    nchunks = np.argsort(offsets, kind="stable")
+    nchunks = nchunks[int(np.count_nonzero(offsets < 0)) :]
+    return _Order(nchunks, offsets[nchunks])
 
 
 def _overlapping(extents: tuple[Extent, ...], start: int, stop: int) -> Iterator[Extent]:

@@ -50,7 +50,8 @@ def recover(index: Index, pool: MirrorPool) -> list[Version]:
     for version in unclean:
         _recount(index, version)
     try:
-        index.remove(lost)
+        while index.remove(lost):
+            pass
         index.update(map(row_state, unclean))
     except sqlite3.Error as error:  # a full disk: what is here can be served nevertheless
         log.warning("what the start found of the cache cannot be written: %s", error)

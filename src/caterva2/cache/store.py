@@ -14,7 +14,7 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -248,7 +248,7 @@ class Store:
         for version in versions:
             self._strike(version)
         if versions:
-            self._later(self._delete_files, list(versions))
+            self._later(self._delete_files(list(versions)))
 
     def _strike(self, version: Version) -> None:
         """Let nothing be known of a version whose files are about to be deleted."""
@@ -259,12 +259,14 @@ class Store:
         version.cached_bytes = 0
         self._futile_until = 0.0
 
-    def _delete_files(self, versions: Sequence[Version]) -> None:
+    async def _delete_files(self, versions: Sequence[Version]) -> None:
+        assert self._index is not None
         for version in versions:
             if version.mirror is not None:
-                version.mirror.remove()
-        assert self._index is not None
-        self._index.remove(version.id for version in versions)
+                await self._run(version.mirror.remove)
+        ids = [version.id for version in versions]
+        while await self._run(self._index.remove, ids):
+            pass
 
     # -- manifests -------------------------------------------------------------------------------
 
@@ -505,7 +507,7 @@ class Store:
             self.stats.evicted += max(len(choice.numbers), 1)
             self.stats.evicted_bytes += version.cached_bytes
             self._strike(version)
-            await self._run(self._delete_files, [version])
+            await self._delete_files([version])
         return nbytes
 
     # -- work on the disk ------------------------------------------------------------------------
@@ -520,10 +522,10 @@ class Store:
         task.add_done_callback(self._jobs.discard)
         return await asyncio.shield(task)
 
-    def _later(self, work: Callable[..., None], *args: Any) -> None:
+    def _later(self, work: Awaitable[None]) -> None:
         async def run() -> None:
             with self._disk():
-                await self._run(work, *args)
+                await work
 
         task = asyncio.create_task(run())
         self._jobs.add(task)
@@ -533,7 +535,8 @@ class Store:
         self._flushed_at = time.monotonic()
         touched, self._touched = self._touched, set()
         if self._index is not None:
-            self._later(self._index.update, [row_state(version) for version in touched if version.id])
+            states = [row_state(version) for version in touched if version.id]
+            self._later(self._run(self._index.update, states))
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from caterva2.frame.layout import (
     trailer_size,
 )
 from caterva2.frame.metadata import vlmeta
-from caterva2.frame.pages import Read, chunk_stops, parse_index
+from caterva2.frame.pages import Read, StoredIndex, chunk_spans
 from caterva2.model.extents import (
     FILE_EXTENT_BYTES,
     PAGE_BYTES,
@@ -79,13 +79,15 @@ def inspect(read: Read, *, path: DatasetPath, kind: Kind, size: int, mtime_ns: i
     if index_bytes > MAX_TRAILER_BYTES + 9 * MAX_CHUNKS:
         raise Unsupported(f"a frame index of {index_bytes:,} bytes")
     index = read(header.index_start, index_bytes) if index_bytes else b""
-    offsets = np.empty(0, np.int64) if header.variable else parse_index(header, index)
+    extent = Extent(Fixed.INDEX, header.index_start, index_bytes, digest(index))
+    offsets = stops = np.empty(0, np.int64)
+    if not header.variable:
+        offsets, stops = chunk_spans(StoredIndex(raw, extent, read))
     geometry = _geometry(read, kind, header, offsets)
     slots = geometry.grid.nblocks + 2
     if header.nchunks * slots > MAX_EXTENTS:
         raise Unsupported(f"a frame of {header.nchunks:,} chunks of {slots - 2:,} blocks: too many to track")
     stored = offsets[offsets >= 0]
-    stops = chunk_stops(offsets, header.index_start)
     first = int(stored.min()) if len(stored) else header.index_start
     gap_bytes = first - header.header_bytes
     if gap_bytes > MAX_DEAD_BYTES or np.any(stops - offsets > MAX_DEAD_BYTES + 2**31):

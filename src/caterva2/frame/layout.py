@@ -24,6 +24,7 @@ __all__ = [
     "header_size",
     "metalayers",
     "parse_header",
+    "resized_header",
     "trailer_size",
 ]
 
@@ -210,6 +211,23 @@ def parse_header(raw: bytes) -> FrameHeader:
     )
     _check(header)
     return header
+
+
+def resized_header(header: FrameHeader, cbytes: int, end_bytes: int) -> bytes:
+    """Return a header with other chunks behind it.
+
+    Parameters
+    ----------
+    header : FrameHeader
+    cbytes : int
+        Size of all chunks, compressed, in bytes.
+    end_bytes : int
+        Size of the index and the trailer, in bytes.
+    """
+    raw = bytearray(header.raw)
+    struct.pack_into(">Q", raw, 16, header.header_bytes + cbytes + end_bytes)
+    struct.pack_into(">q", raw, 39, cbytes)
+    return bytes(raw)
 
 
 def _check(header: FrameHeader) -> None:

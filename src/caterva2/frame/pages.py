@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -20,12 +20,13 @@ from caterva2.model.extents import (
     FILE_EXTENT_BYTES,
     WHOLE_CHUNK_BYTES,
     ChunkKind,
+    Extent,
     Fixed,
     digest,
 )
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["Read", "chunk_stops", "index_offsets", "make_page", "parse_index"]
+__all__ = ["Read", "StoredIndex", "chunk_spans", "chunk_stops", "index_offsets", "make_page", "parse_index"]
 
 Read = Callable[[int, int], bytes]
 """``(offset, size)`` → exactly `size` bytes, else raises `Corrupt`."""
@@ -77,7 +78,7 @@ def parse_index(header: FrameHeader, index: bytes) -> npt.NDArray[np.int64]:
         raise Corrupt(f"the index of the frame cannot be decompressed: {error}") from error
     stored = np.frombuffer(raw, dtype="<i8")
     offsets = np.where(stored >= 0, stored + header.header_bytes, stored)
-    ordered = np.sort(offsets[offsets >= 0])
+    ordered = np.sort(offsets[offsets >= 0], kind="stable")  # linear where it is in order, as most are
     if len(ordered) and (ordered[-1] + 16 > header.index_start or np.any(np.diff(ordered) < 16)):
         raise Corrupt("the index of the frame has chunks that overlap or lie outside of it")
     kinds = (stored[stored < 0] >> 56) & 7
@@ -101,16 +102,54 @@ def chunk_stops(offsets: npt.NDArray[np.int64], end: int) -> npt.NDArray[np.int6
     ndarray of int64, shape (nchunks,)
         Equal to the offset for chunks that have no bytes.
     """
-    ordered = np.append(np.sort(offsets[offsets >= 0]), end)
-    stops = ordered[np.searchsorted(ordered, offsets, side="right").clip(max=len(ordered) - 1)]
-    return np.where(offsets >= 0, stops, offsets)
+    order = np.argsort(offsets, kind="stable")  # linear where they are in order, as most are
+    order = order[np.count_nonzero(offsets < 0) :]
+    stops = offsets.copy()
+    stops[order] = np.append(offsets[order[1:]], np.full(len(order[:1]), end))
+    return stops
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """The index of a frame that is still to be read; equal to others of the same digest.
+
+    Attributes
+    ----------
+    header : bytes
+        Of the frame.
+    extent : Extent
+        Its fixed part ``INDEX``.
+    read : callable
+        Reads the file.
+    """
+
+    header: bytes = field(repr=False)
+    extent: Extent
+    read: Read = field(compare=False)
 
 
 @lru_cache(maxsize=2)
-def _spans(header: bytes, index: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return offsets and stops: the pages of a version are made one after the other."""
-    parsed = parse_header(header)
-    offsets = parse_index(parsed, index)
+def chunk_spans(index: StoredIndex) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where the bytes of each chunk begin and where those behind it end.
+
+    Of the two versions that were asked for last it is known: a version's pages are made one after the other,
+    and the first one often when the version has just been taken.
+
+    Returns
+    -------
+    offsets, stops : ndarray of int64, shape (nchunks,)
+        As of `index_offsets` and `chunk_stops`.
+
+    Raises
+    ------
+    Corrupt
+        If what is read is not the index, or as `index_offsets`.
+    """
+    data = index.read(index.extent.offset, index.extent.size)
+    if digest(data) != index.extent.digest:
+        raise Corrupt("the index of the frame is not the one that its head was made of")
+    parsed = parse_header(index.header)
+    offsets = parse_index(parsed, data)
     return offsets, chunk_stops(offsets, parsed.index_start)
 
 
@@ -145,7 +184,7 @@ def make_page(read: Read, head: Head, number: int) -> Page:
     index = head.fixed_extent(Fixed.INDEX)
     if index is None:
         raise Corrupt(f"{head.path} has chunks but no index")
-    offsets, stops = _spans(head.header, read(index.offset, index.size))
+    offsets, stops = chunk_spans(StoredIndex(head.header, index, read))
     for nchunk in chunks:
         if offsets[nchunk] < 0:
             rows.special(nchunk, _SPECIAL[Special(int(offsets[nchunk] >> 56) & 7)])

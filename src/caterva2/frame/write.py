@@ -11,7 +11,11 @@ import blosc2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["write_array", "write_frame", "write_slabs"]
+from caterva2.frame.layout import header_size, parse_header, resized_header, trailer_size
+
+__all__ = ["write_array", "write_frame", "write_slabs", "write_tiles"]
+
+_CPARAMS: dict[str, Any] = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE]}
 
 
 def write_array(
@@ -61,13 +65,12 @@ def write_slabs(
         As for `write_array`.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    cparams = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE]}
     target = blosc2.empty(
         tuple(shape),
         dtype=np.dtype(dtype),
         urlpath=str(temporary),
         mode="w",
-        cparams=cparams,
+        cparams=_CPARAMS,
         chunks=chunks,
         blocks=blocks,
     )
@@ -81,6 +84,51 @@ def write_slabs(
     for name, value in (attrs or {}).items():
         target.schunk.vlmeta[name] = value
     del target
+    temporary.replace(file)
+    return file
+
+
+def write_tiles(file: Path, tiles: npt.NDArray[Any], choice: npt.NDArray[np.integer[Any]]) -> Path:
+    """Write an array of many chunks as ``.b2nd``, each one of a few that are compressed once.
+
+    A frame is put together of its parts, which takes seconds for a million chunks; Blosc2 takes minutes.
+
+    Parameters
+    ----------
+    file : Path
+        Replaced at once.
+    tiles : ndarray, shape (ntiles, *chunks)
+        What chunks can be.
+    choice : ndarray of int, shape (nchunks of dimension 0, …)
+        Which tile each chunk is.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    chunks = tiles.shape[1:]
+    packed = blosc2.asarray(tiles, chunks=(1, *chunks), blocks=(1, *chunks), cparams=_CPARAMS)
+    stored = [packed.schunk.get_chunk(number) for number in range(len(tiles))]
+    # The header and the trailer of an array of this shape that has no data yet
+    shape = tuple(count * length for count, length in zip(choice.shape, chunks, strict=True))
+    blosc2.uninit(
+        shape,
+        dtype=tiles.dtype,
+        urlpath=str(temporary),
+        mode="w",
+        cparams=_CPARAMS,
+        chunks=chunks,
+        blocks=chunks,
+    )
+    frame = temporary.read_bytes()
+    header = parse_header(frame[: header_size(frame)])
+    trailer = frame[-trailer_size(frame, header) :]
+    stops = np.cumsum(np.array([len(chunk) for chunk in stored], np.int64)[choice.reshape(-1)])
+    offsets = np.concatenate([np.zeros(1, np.int64), stops[:-1]])
+    index = blosc2.compress2(offsets.astype("<i8"), typesize=8, codec=blosc2.Codec.BLOSCLZ)
+    with temporary.open("wb") as out:
+        out.write(resized_header(header, int(stops[-1]), len(index) + len(trailer)))
+        for run in choice.reshape(len(choice), -1):
+            out.write(b"".join(stored[number] for number in run.tolist()))
+        out.write(index)
+        out.write(trailer)
     temporary.replace(file)
     return file
 

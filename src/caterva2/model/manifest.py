@@ -4,7 +4,8 @@ The *head* is small and names the version; *pages* say, each for a run of chunks
 every chunk, its preamble and its blocks are, and what their digests are. A file that is no Blosc2 frame is
 described in the same way, as a run of chunks of 256 KiB.
 
-The wire form is MessagePack; arrays travel as little-endian bytes.
+The wire form is MessagePack; arrays travel as little-endian bytes. Of a page whose chunks have no dead bytes
+behind them, or no blocks, the columns that would say so travel empty.
 """
 
 from __future__ import annotations
@@ -294,10 +295,14 @@ class Page:
                     "number": self.number,
                     "first": self.first,
                     "slots_per_chunk": self.slots_per_chunk,
-                    **{name: _pack(getattr(self, name), dtype) for name, dtype, _ in _COLUMNS},
+                    **{name: self._packed(name, dtype) for name, dtype, _ in _COLUMNS},
                 }
             )
         )
+
+    def _packed(self, name: str, dtype: str) -> bytes:
+        column = getattr(self, name)
+        return b"" if name in _OFTEN_ZERO and not column.any() else _pack(column, dtype)
 
     @classmethod
     def decode(cls, data: bytes, head: Head) -> Page:
@@ -319,6 +324,12 @@ class Page:
             if not nblocks:
                 columns["block_starts"] = np.empty((0, 0), np.int32)
                 columns["block_digests"] = np.empty((0, 0, DIGEST_BYTES), np.uint8)
+            count = len(columns["kinds"])
+            for name in _OFTEN_ZERO:
+                if count and not len(columns[name]):  # a view of one zero: it takes no memory
+                    columns[name] = np.broadcast_to(
+                        columns[name].dtype.type(), (count, *columns[name].shape[1:])
+                    )
             page = cls(number=raw["number"], first=raw["first"], slots_per_chunk=nblocks + 2, **columns)
             page._check(head)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -369,6 +380,8 @@ _COLUMNS: tuple[tuple[str, str, tuple[int | None, ...]], ...] = (
     ("block_starts", "<i4", (None, 0)),
     ("block_digests", "u1", (None, 0, DIGEST_BYTES)),
 )
+
+_OFTEN_ZERO = frozenset({"slacks", "slack_digests", "preambles"})
 
 
 def _pack(array: npt.NDArray[Any], dtype: str) -> bytes:

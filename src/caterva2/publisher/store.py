@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from caterva2.database import open_database
+from caterva2.database import connect, open_database
 from caterva2.model.catalogue import Entry
 from caterva2.source.files import StatKey
 
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 TOMBSTONES_KEPT = 100_000
 """How many deleted datasets are remembered one by one; of older ones only the newest generation is."""
 
-CLEAN_ROWS = 200
+CLEAN_ROWS = 50
 """Pages of old versions that one call of `PublisherStore.clean` deletes at most."""
 
 _SCHEMA = """
@@ -100,14 +100,17 @@ class PublisherStore:
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._db = open_database(file, _SCHEMA, SCHEMA_VERSION)
+        self._reader = connect(file)
         self.origin = str(self._once("origin", secrets.token_hex(16)))
         self.instance = str(self._once("instance", secrets.token_hex(8)))
         self._floor = int(self._once("floor", 0))
 
     def close(self) -> None:
         """Close the database."""
-        with self._lock:
+        with self._lock, self._reading:
+            self._reader.close()
             self._db.close()
 
     def _once(self, key: str, value: str | int) -> Any:  # Any: of SQLite's types
@@ -127,8 +130,8 @@ class PublisherStore:
             self._db.execute("COMMIT")
 
     def _row(self, query: str, values: tuple[str | int, ...]) -> tuple[Any, ...] | None:
-        with self._lock:
-            row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        with self._reading:  # does not wait for a write: who reads a page has a reader waiting
+            row: tuple[Any, ...] | None = self._reader.execute(query, values).fetchone()
             return row
 
     # -- roots -----------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import Unsupported
-from caterva2.frame.write import write_array, write_frame, write_slabs
+from caterva2.frame.write import write_array, write_frame, write_slabs, write_tiles
 
-__all__ = ["write_climate", "write_example", "write_large"]
+__all__ = ["write_climate", "write_example", "write_large", "write_many"]
 
 _FIELDS = {
     # file of iris-sample-data: variable, chunks, blocks
@@ -76,6 +76,33 @@ def _waves(shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np.float32]]:
         depth = min(64, shape[0] - start)
         noise = random.standard_normal((depth, *shape[1:]), dtype=np.float32)
         yield np.float32(280) + np.float32(20) * np.sin(y + start / 90) * np.cos(x) + noise / 2
+
+
+TILES = 512
+
+
+def write_many(
+    file: Path, counts: tuple[int, int], *, tile: tuple[int, int] = (16, 32), seed: int = 2026
+) -> Path:
+    """Write a float32 array of many small chunks, of 512 kinds in no order: 1 GB for a million by default.
+
+    As the sizes of the chunks follow no rule, the index hardly compresses.
+
+    Parameters
+    ----------
+    file : Path
+    counts : (int, int)
+        Chunks along each dimension.
+    tile : (int, int)
+        Elements of a chunk along each dimension.
+    seed : int
+        Files of the same seed and counts are the same.
+    """
+    random = np.random.default_rng(seed)
+    tiles = random.standard_normal((TILES, *tile), dtype=np.float32)
+    for values in tiles.reshape(TILES, -1):  # what is zero takes no room
+        values[random.integers(1, len(values)) :] = 0
+    return write_tiles(file, tiles, random.integers(0, TILES, counts))
 
 
 def write_example(directory: Path) -> Path:
