@@ -27,7 +27,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_GAUGES = frozenset({"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "versions", "waiting"})
+_GAUGES = frozenset(
+    {"cached_bytes", "degraded", "entries", "open", "in_flight", "loop_lag_s", "versions", "waiting"}
+)
 """Names of fields of statistics that go up and down; all others only count up."""
 
 

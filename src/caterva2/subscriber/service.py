@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from os import cpu_count
@@ -35,6 +36,9 @@ __all__ = ["SubscriberService"]
 
 ROOTS_WRITTEN_S = 10.0
 """How often it is written when roots were last confirmed, in seconds: the error of an age after a crash."""
+
+ROOTS_LOOKED_AT_S = 1.0
+"""How soon it is written that a root was confirmed for the first time, in seconds."""
 
 
 class SubscriberService(Service):
@@ -97,7 +101,7 @@ class SubscriberService(Service):
         follower = Follower(self.catalogue, store, self.source)
         self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
         self._spawn(stack, follower.run())
-        self._spawn(stack, _write_roots(store))
+        self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, _drop_deleted(self.catalogue, self.source))
 
         metrics = Metrics("subscriber")
@@ -157,7 +161,13 @@ async def _drop_deleted(catalogue: Catalogue, cache: CachedSource) -> None:
         undo()
 
 
-async def _write_roots(store: SubscriberStore) -> None:
+async def _write_roots(catalogue: Catalogue, store: SubscriberStore) -> None:
+    """Write when roots were last confirmed: now and then, and soon after one is for the first time."""
+    known: set[str] = set()
+    written_at = 0.0
     while True:
-        await asyncio.sleep(ROOTS_WRITTEN_S)
-        store.write_roots()
+        fresh = {name for name, root in catalogue.roots.items() if root.fresh}
+        if fresh != known or time.monotonic() - written_at > ROOTS_WRITTEN_S:
+            store.write_roots()
+            known, written_at = fresh, time.monotonic()
+        await asyncio.sleep(ROOTS_LOOKED_AT_S)
