@@ -7,6 +7,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -33,6 +34,7 @@ class Connection(HttpToolsProtocol):
 
     Uvicorn bounds the pause between requests only. Here the first request and each head must arrive in
     `HEAD_S`, a head has a limit of `MAX_HEAD_BYTES`, and a peer that stops reading for `STALL_S` is left.
+    What is being made for a peer that goes is made no further: it may be waiting for another host.
     """
 
     def __init__(
@@ -49,6 +51,15 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._answering: asyncio.Task[Any] | None = None  # Any: the app's, of no use
+        self._served, self.app = self.app, self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._answering = asyncio.current_task()
+        try:
+            await self._served(scope, receive, send)
+        finally:
+            self._answering = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin to wait for the first request."""
@@ -56,10 +67,12 @@ class Connection(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget all timers."""
+        """Forget all timers, and the answer that nobody will read."""
         self._disarm_head()
         self._disarm_stall()
         super().connection_lost(exc)
+        if self._answering is not None:
+            self._answering.cancel()
 
     # -- the head of a request -------------------------------------------------------------------------
 
