@@ -19,6 +19,7 @@ from caterva2.errors import Changed, IntegrityError, InvalidPath, NotFound, Unav
 from caterva2.model.manifest import Head
 from caterva2.model.path import parse_path
 from caterva2.source.protocol import Source
+from caterva2.source.upstream import content_digest
 
 _Answer = tuple[int, dict[str, str], bytes]
 _Make = Callable[[web.Request, Head, "FaultKind | None"], Awaitable[_Answer]]
@@ -72,11 +73,15 @@ class Fault:
         How many answers it still spoils.
     route : str
         Only those of paths that begin so.
+    where : float
+        Where in the body a bit is flipped: 0 at its begin, 1 at its end. In the middle of a multipart answer
+        of extents there is data, not the header of a part.
     """
 
     kind: FaultKind
     times: int = 1
     route: str = "/data/"
+    where: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,8 @@ class FaultyOrigin:
     async def _spoilt(self, request: web.Request, make: _Make) -> web.StreamResponse:
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
             return _problem(401, "unauthorized")
-        fault = self._fault(request.path)
+        found = self._fault(request.path)
+        fault = None if found is None else found.kind
         match fault:
             case "stall":
                 await self._stop.wait()
@@ -225,14 +231,14 @@ class FaultyOrigin:
         if fault == "slow":
             return await self._slowly(request, status, headers, body)
         self.sent_bytes += len(body)
-        return web.Response(status=status, headers=headers, body=_spoil(body, fault))
+        return web.Response(status=status, headers=headers, body=_spoil(body, found))
 
-    def _fault(self, path: str) -> FaultKind | None:
+    def _fault(self, path: str) -> Fault | None:
         for fault in self.faults:
             if fault.times and path.startswith(fault.route):
                 fault.times -= 1
                 self.spoilt[fault.kind] += 1
-                return fault.kind
+                return fault
         return None
 
     async def _half(
@@ -264,13 +270,15 @@ class FaultyOrigin:
     async def _manifest_answer(self, request: web.Request, head: Head, _fault: FaultKind | None) -> _Answer:
         headers = {"Content-Type": "application/vnd.caterva2.manifest+msgpack"}
         if "pages" not in request.query:
-            return 200, headers, head.encode()
+            body = head.encode()
+            return 200, headers | {"Content-Digest": content_digest(body)}, body
         numbers: list[int] = []
         for part in request.query["pages"].split(","):
             first, _, last = part.partition("-")
             numbers += range(int(first), int(last or first) + 1)
         pages = await self.source.pages(head, numbers)
-        return 200, headers, msgpack.packb([page.encode() for page in pages])
+        body = msgpack.packb([page.encode() for page in pages])
+        return 200, headers | {"Content-Digest": content_digest(body)}, body
 
     async def _data_answer(self, request: web.Request, head: Head, fault: FaultKind | None) -> _Answer:
         await self.gate.wait()
@@ -305,12 +313,13 @@ def _spans(value: str | None) -> Sequence[tuple[int, int]]:
     return [(int(first), int(last)) for first, _, last in spans]
 
 
-def _spoil(body: bytes, fault: FaultKind | None) -> bytes:
-    match fault:
+def _spoil(body: bytes, fault: Fault | None) -> bytes:
+    if fault is None:
+        return body
+    match fault.kind:
         case "flip" if body:
-            # near the middle: in a multipart answer of extents that is data, not the header of a part
-            middle = len(body) // 2
-            return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+            at = min(int(len(body) * fault.where), len(body) - 1)
+            return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
         case "short":
             return body[:-1]
         case "long":
