@@ -138,3 +138,21 @@ async def test_a_slow_reader_gets_everything(running, files, tmp_path, monkeypat
             nbytes += len(data)
             await asyncio.sleep(0.02)  # slower than the server, never silent for as long as it would wait
         assert nbytes > 24 << 20
+
+
+async def test_nothing_more_is_made_for_a_peer_that_left(running, files, monkeypatch) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def read(head, extents):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(files, "read", read)
+    async with asyncio.timeout(10):
+        async with raw(running) as (_, writer):
+            writer.write(b"GET /api/fetch/foo/dir/a.b2nd?slice_=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+        await ended.wait()

@@ -504,6 +504,7 @@ class CacheMachine(RuleBasedStateMachine):
     def crash_within(self, work: Awaitable[None] | None, jobs: int = 1000) -> None:
         # What was found to be wrong is absent on disk before the index knows: see the end of this file
         self.miscounted |= self.doubted | self.corrected
+        self.over = self.over or bool(self.miscounted)  # all is counted again
         after = self.scratch / str(int(self.directory.name) + 1)
         before = self.directory
         self.worker.copy_before(jobs, lambda: shutil.copytree(before, after))
