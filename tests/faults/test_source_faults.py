@@ -126,7 +126,8 @@ async def test_each_fault(site, session, kind, times, status, counted) -> None:
         assert f"caterva2_subscriber_upstream_{name}_total {float(getattr(stats, name))}" in metrics.decode()
     site.publisher.faults.clear()
     assert (await ask(session, site, target))[::2] == (200, right.tobytes())
-    assert [found.sound for found in await site.subscriber.source.fsck(DatasetPath("foo", "small.b2nd"))]
+    (found,) = await site.subscriber.source.fsck(DatasetPath("foo", "small.b2nd"))
+    assert found.sound and found.extents > 0
 
 
 def judge_problem(status: int, headers: Any, body: bytes) -> None:
