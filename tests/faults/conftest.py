@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,12 @@ import numpy as np
 import pytest
 import urllib3
 
+from caterva2.config import Address, SubscriberSettings
 from caterva2.frame.write import write_array
+from caterva2.model.path import DatasetPath
+from caterva2.subscriber.service import SubscriberService
+from caterva2.testing.faults import FaultyOrigin
+from caterva2.testing.origin import MemoryOrigin
 from caterva2.testing.waiting import wait_until
 
 RAW = "application/vnd.caterva2.raw"
@@ -140,3 +146,56 @@ def read_all_right(ask, root, arrays):
             assert ask.stored(url, file.name) == file.read_bytes(), file.name
 
     return read_all_right
+
+
+class Beside:
+    """A subscriber with its HTTP face, beside a publisher that spoils answers, both in this process.
+
+    Attributes
+    ----------
+    origin, publisher, subscriber
+    url : str
+        Of the subscriber.
+    """
+
+    def __init__(self, origin: MemoryOrigin, publisher: FaultyOrigin, subscriber: SubscriberService) -> None:
+        self.origin = origin
+        self.publisher = publisher
+        self.subscriber = subscriber
+        self.url = subscriber.address.url
+
+    def announce(self, name: str) -> None:
+        """Let the subscriber know the current version of a dataset, as a broker would."""
+        path = DatasetPath("foo", name)
+        self.subscriber.catalogue.apply("foo", name, self.origin.entry(path))
+
+    @property
+    def data_ranges(self) -> list[int]:
+        """How many ranges each request for data had."""
+        seen = [seen for seen in self.publisher.seen if seen.path.startswith("/data/")]
+        return [(request.ranges or "").count("-") for request in seen]
+
+
+@pytest.fixture
+async def beside(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start a publisher of some bytes, by name, and a subscriber beside it; no broker is there."""
+    async with AsyncExitStack() as stack:
+
+        async def start(published: dict[str, bytes], **settings: Any) -> Beside:
+            origin = MemoryOrigin({DatasetPath("foo", name): data for name, data in published.items()})
+            publisher = await stack.enter_async_context(FaultyOrigin(origin))
+            own = SubscriberSettings(
+                listen=Address("127.0.0.1", 0),
+                state=tmp_path / "subscriber",
+                broker="http://127.0.0.1:9",
+                min_free_bytes=0,
+                **settings,
+            )
+            subscriber = await stack.enter_async_context(SubscriberService(own))
+            subscriber.catalogue.set_root("foo", url=publisher.url)
+            found = Beside(origin, publisher, subscriber)
+            for name in published:
+                found.announce(name)
+            return found
+
+        yield start

@@ -157,3 +157,21 @@ async def test_more_connections_than_the_limit_are_told_to_come_back(running, mo
         for reader, writer in peers:  # these go on
             writer.write(request)
             assert (await answer(reader))[0] == 200
+
+
+async def test_nothing_more_is_made_for_a_peer_that_left(running, files, monkeypatch) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def read(head, extents):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(files, "read", read)
+    async with asyncio.timeout(10):
+        async with raw(running) as (_, writer):
+            writer.write(b"GET /api/fetch/foo/dir/a.b2nd?slice_=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+        await ended.wait()

@@ -26,13 +26,13 @@ class TestHead:
             await source_of(server.url).head(path)
         assert (await source_of(server.url, token=TOKEN).head(path)).size == len(data)
 
-    @pytest.mark.parametrize("kind", ["junk", "no-etag", "truncate", "etag"])
+    @pytest.mark.parametrize("kind", ["junk", "flip", "no-etag", "truncate", "etag"])
     async def test_one_bad_answer_is_asked_for_again(self, server, source, kind, path, data):
         server.faults.append(Fault(kind, route="/api/"))
         assert (await source.head(path)).size == len(data)
         assert source.stats.retries == 1
 
-    @pytest.mark.parametrize("kind", ["junk", "no-etag", "truncate"])
+    @pytest.mark.parametrize("kind", ["junk", "flip", "no-etag", "truncate"])
     async def test_bad_answers_mean_unavailable(self, server, source, kind, path, data):
         server.faults.append(Fault(kind, times=2, route="/api/"))
         with pytest.raises(Unavailable, match="twice"):

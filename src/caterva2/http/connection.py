@@ -37,6 +37,7 @@ class Connection(HttpToolsProtocol):
 
     Uvicorn bounds the pause between requests only. Here the first request and each head must arrive in
     `HEAD_S`, a head has a limit of `MAX_HEAD_BYTES`, and a peer that stops reading for `STALL_S` is left.
+    What is being made for a peer that goes is made no further: it may be waiting for another host.
     """
 
     def __init__(
@@ -53,6 +54,16 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._answering: asyncio.Task[Any] | None = None  # Any: the app's, of no use
+        self._served, self.app = self.app, self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._answering = asyncio.current_task()
+        try:
+            app = self._served if len(self.connections) <= MAX_CONNECTIONS else _busy
+            await app(scope, receive, send)
+        finally:
+            self._answering = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin to wait for the first request."""
@@ -60,10 +71,12 @@ class Connection(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget all timers."""
+        """Forget all timers, and the answer that nobody will read."""
         self._disarm_head()
         self._disarm_stall()
         super().connection_lost(exc)
+        if self._answering is not None:
+            self._answering.cancel()
 
     # -- the head of a request -------------------------------------------------------------------------
 
@@ -92,7 +105,6 @@ class Connection(HttpToolsProtocol):
         """Note that a head has ended."""
         self._in_head = False
         self._disarm_head()
-        self.app = _busy if len(self.connections) > MAX_CONNECTIONS else self.config.loaded_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -116,8 +116,7 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     nbytes = selection.size * dtype_of(head).itemsize
     service.reader.check(nbytes)
     if nbytes <= LARGE_BYTES:
-        with await service.reader.budget.lease(nbytes):
-            return await _made(await service.reader.array(head, selection), field, form, headers)
+        return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)
     if form == "cframe":
         return await _on_disk(service, wanted, headers)
@@ -183,10 +182,9 @@ async def _on_disk(service: DataService, wanted: _Slice, headers: dict[str, str]
     async with Spool() as spool:
         frame = await spool.run(CframeFile, spool.file, selection.shape, wanted.dtype, kept)
         for part in cut_answer(selection, chunks, itemsize, PART_BYTES):
-            with await service.reader.budget.lease(part.selection.size * itemsize):
-                array = await service.reader.array(head, part.selection)
-                await spool.run(frame.write, part.target, array if field is None else array[field])
-                del array
+            array = await service.reader.array(head, part.selection)
+            await spool.run(frame.write, part.target, array if field is None else array[field])
+            del array
         del frame
         return await spool.response(headers, MEDIA_TYPES["cframe"])
 

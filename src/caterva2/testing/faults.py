@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,6 +19,7 @@ from caterva2.errors import Changed, IntegrityError, InvalidPath, NotFound, Unav
 from caterva2.model.manifest import Head
 from caterva2.model.path import parse_path
 from caterva2.source.protocol import Source
+from caterva2.source.upstream import content_digest
 
 _Answer = tuple[int, dict[str, str], bytes]
 _Make = Callable[[web.Request, Head, "FaultKind | None"], Awaitable[_Answer]]
@@ -34,6 +36,7 @@ FaultKind = Literal[
     "no-etag",
     "stall",
     "stall-midway",
+    "slow",
     "503",
     "500",
     "reset",
@@ -47,12 +50,16 @@ FaultKind = Literal[
 
 ``flip`` a bit of the body; ``truncate`` the connection ends in the middle; ``short``/``long`` a byte too
 few/many, with a Content-Length to match; ``etag`` another version's; ``no-etag`` none; ``stall`` no answer;
-``stall-midway`` half an answer, then silence; ``503``, ``500`` that status; ``reset`` the connection is
-closed without an answer; ``content-range`` of other bytes; ``whole`` Range is ignored; ``missing-part`` a
-part less in a multipart answer; ``no-end`` its end mark is missing; ``junk`` a body that means nothing.
+``stall-midway`` half an answer, then silence; ``slow`` pieces with pauses, right in the end; ``503``, ``500``
+that status; ``reset`` the connection is closed without an answer; ``content-range`` of other bytes; ``whole``
+Range is ignored; ``missing-part`` a part less in a multipart answer; ``no-end`` its end mark is missing;
+``junk`` a body that means nothing.
 """
 
 BOUNDARY = "caterva2-part"
+
+SLOW_PIECES = 16
+SLOW_PAUSE_S = 0.05
 
 
 @dataclass(slots=True)
@@ -66,11 +73,15 @@ class Fault:
         How many answers it still spoils.
     route : str
         Only those of paths that begin so.
+    where : float
+        Where in the body a bit is flipped: 0 at its begin, 1 at its end. In the middle of a multipart answer
+        of extents there is data, not the header of a part.
     """
 
     kind: FaultKind
     times: int = 1
     route: str = "/data/"
+    where: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +117,14 @@ class FaultyOrigin:
         Add to it at any time.
     seen : list of Seen
         All requests so far.
+    under_way : int
+        Requests that are under way: neither answered nor left by who asked.
     most_at_once : int
-        Most requests that were under way at a time.
+        Most of them at a time.
+    spoilt : Counter
+        How many answers were spoilt, by kind of fault.
+    sent_bytes : int
+        Of bodies of data and manifests.
     gate : asyncio.Event
         Data is answered while it is set.
     url : str
@@ -118,10 +135,12 @@ class FaultyOrigin:
     token: str | None = None
     faults: list[Fault] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    under_way: int = 0
     most_at_once: int = 0
+    spoilt: Counter[FaultKind] = field(default_factory=Counter)
+    sent_bytes: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
-    _under_way: int = 0
     _runner: web.AppRunner | None = None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -130,7 +149,7 @@ class FaultyOrigin:
         app = web.Application()
         app.router.add_get("/api/manifest/{path:.*}", self._manifest)
         app.router.add_get("/data/{path:.*}", self._data)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -166,8 +185,8 @@ class FaultyOrigin:
                 request.headers.get("Authorization"),
             )
         )
-        self._under_way += 1
-        self.most_at_once = max(self.most_at_once, self._under_way)
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
         try:
             return await self._spoilt(request, make)
         except NotFound as error:
@@ -178,12 +197,13 @@ class FaultyOrigin:
         except (Unavailable, IntegrityError) as error:
             return _problem(503, "unavailable", detail=str(error))
         finally:
-            self._under_way -= 1
+            self.under_way -= 1
 
     async def _spoilt(self, request: web.Request, make: _Make) -> web.StreamResponse:
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
             return _problem(401, "unauthorized")
-        fault = self._fault(request.path)
+        found = self._fault(request.path)
+        fault = None if found is None else found.kind
         match fault:
             case "stall":
                 await self._stop.wait()
@@ -208,13 +228,17 @@ class FaultyOrigin:
             del headers["ETag"]
         if fault in ("truncate", "stall-midway"):
             return await self._half(request, status, headers, body, stall=fault == "stall-midway")
-        return web.Response(status=status, headers=headers, body=_spoil(body, fault))
+        if fault == "slow":
+            return await self._slowly(request, status, headers, body)
+        self.sent_bytes += len(body)
+        return web.Response(status=status, headers=headers, body=_spoil(body, found))
 
-    def _fault(self, path: str) -> FaultKind | None:
+    def _fault(self, path: str) -> Fault | None:
         for fault in self.faults:
             if fault.times and path.startswith(fault.route):
                 fault.times -= 1
-                return fault.kind
+                self.spoilt[fault.kind] += 1
+                return fault
         return None
 
     async def _half(
@@ -230,16 +254,31 @@ class FaultyOrigin:
         request.transport.close()
         return response
 
+    async def _slowly(
+        self, request: web.Request, status: int, headers: dict[str, str], body: bytes
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        piece = -(-len(body) // SLOW_PIECES) or 1
+        for start in range(0, len(body), piece):
+            await asyncio.sleep(SLOW_PAUSE_S)
+            await response.write(body[start : start + piece])
+            self.sent_bytes += len(body[start : start + piece])
+        return response
+
     async def _manifest_answer(self, request: web.Request, head: Head, _fault: FaultKind | None) -> _Answer:
         headers = {"Content-Type": "application/vnd.caterva2.manifest+msgpack"}
         if "pages" not in request.query:
-            return 200, headers, head.encode()
+            body = head.encode()
+            return 200, headers | {"Content-Digest": content_digest(body)}, body
         numbers: list[int] = []
         for part in request.query["pages"].split(","):
             first, _, last = part.partition("-")
             numbers += range(int(first), int(last or first) + 1)
         pages = await self.source.pages(head, numbers)
-        return 200, headers, msgpack.packb([page.encode() for page in pages])
+        body = msgpack.packb([page.encode() for page in pages])
+        return 200, headers | {"Content-Digest": content_digest(body)}, body
 
     async def _data_answer(self, request: web.Request, head: Head, fault: FaultKind | None) -> _Answer:
         await self.gate.wait()
@@ -274,12 +313,13 @@ def _spans(value: str | None) -> Sequence[tuple[int, int]]:
     return [(int(first), int(last)) for first, _, last in spans]
 
 
-def _spoil(body: bytes, fault: FaultKind | None) -> bytes:
-    match fault:
+def _spoil(body: bytes, fault: Fault | None) -> bytes:
+    if fault is None:
+        return body
+    match fault.kind:
         case "flip" if body:
-            # near the middle: in a multipart answer of extents that is data, not the header of a part
-            middle = len(body) // 2
-            return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+            at = min(int(len(body) * fault.where), len(body) - 1)
+            return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
         case "short":
             return body[:-1]
         case "long":
