@@ -7,7 +7,8 @@ import pytest
 
 from caterva2.cache import eviction, store
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED, Clock, Room, choose
-from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.mirror import Mirror
+from caterva2.cache.pool import MirrorPool
 from caterva2.cache.version import Version
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.extents import Extent, digest
@@ -198,7 +199,7 @@ class TestChoose:
         pool = MirrorPool(tmp_path)
         versions = []
         for n in range(3):
-            mirror = pool.mirror(f"m{n}", 1000, 10)
+            mirror = Mirror(pool, f"m{n}", 1000, 10)
             extents = [Extent(k, k * 100, 100, digest(b"x" * 100)) for k in range(10)]
             mirror.write([(extent, b"x" * 100) for extent in extents])
             path = DatasetPath("foo", str(n))

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caterva2.cache import fileio
 from caterva2.cache import mirror as module
-from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.mirror import Mirror
+from caterva2.cache.pool import MirrorPool
 from caterva2.model.extents import Extent, digest
 
 SIZE = 100_000
@@ -34,12 +36,12 @@ def pool(tmp_path):
 
 @pytest.fixture
 def mirror(pool):
-    return pool.mirror("m", SIZE, 100)
+    return Mirror(pool, "m", SIZE, 100)
 
 
 def reopened(pool):
     pool.close()
-    return pool.mirror("m", SIZE, 100)
+    return Mirror(pool, "m", SIZE, 100)
 
 
 def test_empty_at_first(mirror):
@@ -123,7 +125,7 @@ def test_a_full_disk_keeps_what_it_could(mirror, monkeypatch):
         wrote.extend([offset] if len(data) > 1 else [])
         return os.pwrite(fd, data, offset)
 
-    monkeypatch.setattr(module, "_pwrite_once", pwrite)
+    monkeypatch.setattr(fileio, "_pwrite_once", pwrite)
     new, error = mirror.write(items(EXTENTS[:5]))
     assert new == EXTENTS[:2]
     assert error is not None and error.errno == errno.ENOSPC
@@ -141,7 +143,7 @@ def test_removed(mirror, pool):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors in /proc")
 def test_few_files_are_open(pool):
     before = open_files()
-    mirrors = [pool.mirror(f"m{n}", SIZE, 100) for n in range(10)]
+    mirrors = [Mirror(pool, f"m{n}", SIZE, 100) for n in range(10)]
     for _ in range(2):
         for mirror in mirrors:
             mirror.write(items(EXTENTS[:1]))
@@ -153,7 +155,7 @@ def test_few_files_are_open(pool):
 
 def test_many_threads_and_few_files(pool):
     """Files are closed under others all the time; nobody reads or writes the wrong one."""
-    mirrors = [pool.mirror(f"m{n}", SIZE, 100) for n in range(8)]
+    mirrors = [Mirror(pool, f"m{n}", SIZE, 100) for n in range(8)]
     wrong = []
 
     def work(seed):
@@ -247,7 +249,7 @@ class TestEvict:
 def test_concurrent_first_checks_leave_it_present(mirror, pool):
     mirror.write(items(EXTENTS[:1]))
     again = reopened(pool)
-    with again._open() as (_, map_fd, states):
+    with again._files.opened() as (_, map_fd, states):
         for _ in range(9):  # readers that all saw it unchecked
             assert again._judge(EXTENTS[0], True, 0, map_fd, states)
     assert again.unverified(EXTENTS[:1]) == []
@@ -266,9 +268,9 @@ def test_durable_bytes_are_on_disk_before_their_marks_and_these_before_it_is_don
     def marks():
         return mirror.map_file.read_bytes().count(1)
 
-    monkeypatch.setattr(module, "_fdatasync", sync)
+    monkeypatch.setattr(fileio, "_fdatasync", sync)
     pool = MirrorPool(tmp_path, durable=True)
-    mirror = pool.mirror("m", SIZE, 100)
+    mirror = Mirror(pool, "m", SIZE, 100)
     assert mirror.write(items(EXTENTS[3:6])) == (EXTENTS[3:6], None)
     assert seen == [(".data", True, 0), (".map", True, 3)]
     pool.close()

@@ -11,7 +11,8 @@ import sqlite3
 
 from caterva2.cache.census import count_extents, present_bytes
 from caterva2.cache.index import Index, Row
-from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.mirror import Mirror
+from caterva2.cache.pool import MirrorPool
 from caterva2.cache.version import Version
 from caterva2.errors import Corrupt
 from caterva2.model.extents import digest
@@ -64,7 +65,7 @@ def _reopened(row: Row, pool: MirrorPool) -> Version:
         row.etag,
         row.generation,
         row.size,
-        pool.mirror(mirror_name(row.id), row.size, row.nextents),
+        Mirror(pool, mirror_name(row.id), row.size, row.nextents),
         cached_bytes=row.cached_bytes,
         complete=row.complete or not row.size,
         last_used=row.last_used,

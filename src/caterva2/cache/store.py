@@ -26,7 +26,8 @@ from caterva2.cache.eviction import PINNED, Choice, Clock, Room, choose, evict_e
 from caterva2.cache.holes import can_punch
 from caterva2.cache.index import Index
 from caterva2.cache.lru import BytesLru
-from caterva2.cache.mirror import MAX_EXTENTS, Mirror, MirrorPool
+from caterva2.cache.mirror import MAX_EXTENTS, Mirror
+from caterva2.cache.pool import MirrorPool
 from caterva2.cache.recovery import is_complete, mirror_name, recover, row_state
 from caterva2.cache.version import CacheStats, Version
 from caterva2.errors import Corrupt
@@ -179,7 +180,7 @@ class Store:
             with self._disk():
                 version.id = await self._run(self._enter, head, encoded, version.last_used)
             if version.id:
-                version.mirror = self._pool.mirror(mirror_name(version.id), head.size, head.nextents)
+                version.mirror = Mirror(self._pool, mirror_name(version.id), head.size, head.nextents)
                 self._versions.setdefault(str(head.path), {})[head.etag] = version
                 self.stats.versions += 1
             return version
