@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from caterva2.cache import eviction, store
+from caterva2.cache import eviction, quota
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED, Clock, Room, choose
 from caterva2.cache.mirror import Mirror
 from caterva2.cache.pool import MirrorPool
@@ -142,7 +142,7 @@ class TestRanks:
 
 class TestWithoutHoles:
     async def test_whole_versions_go(self, opened, origin, publish, monkeypatch, mirror_files, until):
-        monkeypatch.setattr(store, "can_punch", lambda directory: False)
+        monkeypatch.setattr(quota, "can_punch", lambda directory: False)
         paths = [publish(name, 4) for name in "abc"]
         async with opened(quota_bytes=10 * PAGE) as cached:
             for path in paths:
@@ -171,8 +171,8 @@ class TestFreeDisk:
             assert cached.stats.passed_through == 8
 
     def test_more_than_the_quota_never_fits(self, tmp_path):
-        for quota in (0, 100):
-            room = Room(tmp_path, quota, 0)
+        for quota_bytes in (0, 100):
+            room = Room(tmp_path, quota_bytes, 0)
             assert room.excess(0, 101) > 0
             assert room.never(101)
         assert room.excess(0, 100) == 0

@@ -1,0 +1,188 @@
+"""Keeping to the quota: room for what is to be written, and what is evicted for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caterva2.cache.disk import Disk
+from caterva2.cache.eviction import PINNED, Choice, Clock, Room, choose, evict_extents
+from caterva2.cache.holes import can_punch
+from caterva2.cache.inventory import Inventory
+from caterva2.cache.version import CacheStats, Version
+from caterva2.model.extents import Extent
+from caterva2.model.path import DatasetPath
+
+__all__ = ["Quota"]
+
+FUTILE_S = 1.0
+"""When too little could be evicted, it is tried again after so many seconds, or when more could be."""
+
+
+class Quota:
+    """Evicts what was used least recently, so that what all versions take stays below a bound.
+
+    Parameters
+    ----------
+    directory : Path
+    quota_bytes : int or None
+        Most that the mirrors may take in all.
+    min_free_bytes : int
+        Least that stays free on the disk.
+    rank : callable
+        Returns the rank of a dataset; see `caterva2.cache.eviction`. Asked only while evicting.
+    inventory : Inventory
+        What is evicted from.
+    disk : Disk
+    stats : CacheStats
+        Its `evicted` and `evicted_bytes` are kept.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        quota_bytes: int | None,
+        min_free_bytes: int,
+        rank: Callable[[DatasetPath], int],
+        inventory: Inventory,
+        disk: Disk,
+        stats: CacheStats,
+    ) -> None:
+        self._directory = directory
+        self._room = Room(directory, quota_bytes, min_free_bytes)
+        self._rank = rank
+        self._inventory = inventory
+        self._disk = disk
+        self._stats = stats
+        self._clock = Clock()
+        self._by_extent = False
+        self._evicting = asyncio.Lock()
+        self._futile_until = 0.0
+        self._futile_changes = 0
+
+    async def open(self) -> None:
+        """Find out whether extents can be evicted, or only whole versions."""
+        self._by_extent = await self._disk.run(can_punch, self._directory)
+
+    def touch(self, version: Version, extents: Sequence[Extent]) -> None:
+        """Note that extents are used now."""
+        if not self._clock.touch(version, extents):
+            for other in self._inventory.everything():
+                other.ticks = None
+
+    # -- room ------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def reserved(self, nbytes: int) -> AsyncIterator[bool]:
+        """Have room for bytes to be written while inside, evicting what is needed; False if there is none."""
+        if self._room.excess(self._stats.cached_bytes, nbytes) and not await self._make_room(nbytes):
+            yield False
+            return
+        self._room.reserved_bytes += nbytes
+        try:
+            yield True
+        finally:
+            self._room.reserved_bytes -= nbytes
+
+    def written(self, nbytes: int) -> None:
+        """Note that so much less of the disk is free."""
+        self._room.written(nbytes)
+
+    async def _make_room(self, nbytes: int) -> bool:
+        if self._room.never(nbytes):
+            return False
+        async with self._evicting:
+            excess = self._room.excess(self._stats.cached_bytes, nbytes)
+            if excess and not self._is_futile():
+                with self._disk.health.guard():
+                    await self._evict(excess)
+                self._room.freed()
+                excess = self._room.excess(self._stats.cached_bytes, nbytes)
+                if excess:
+                    self._futile_until = time.monotonic() + FUTILE_S
+                    self._futile_changes = self._inventory.changes
+                if self._room.lacking(nbytes) > 0:
+                    self._disk.health.failed(OSError(errno.ENOSPC, "less than min_free_bytes would be free"))
+            return not excess
+
+    def _is_futile(self) -> bool:
+        return self._inventory.changes == self._futile_changes and time.monotonic() <= self._futile_until
+
+    # -- eviction --------------------------------------------------------------------------------
+
+    async def _evict(self, nbytes: int) -> None:
+        """Evict so much, by rank, least recently used first, if there is so much that may go."""
+        ranked: dict[int, list[Version]] = {}
+        for version in self._inventory.everything():
+            if _may_go(version):
+                ranked.setdefault(self._rank(version.path), []).append(version)
+        for rank in sorted(rank for rank in ranked if rank < PINNED):
+            while nbytes > 0 and (versions := list(filter(_may_go, ranked[rank]))):
+                freed = 0
+                for choice in await self._choose(versions, nbytes):
+                    freed += await self._evict_choice(choice, forget=not rank)
+                if not freed:
+                    break
+                nbytes -= freed
+
+    async def _choose(self, versions: Sequence[Version], nbytes: int) -> list[Choice]:
+        if self._by_extent:
+            return await self._disk.run(choose, versions, nbytes)
+        oldest = min((v for v in versions if not v.users), key=lambda v: v.last_used, default=None)
+        return [] if oldest is None else [Choice(oldest, np.empty(0, np.int64), whole=True)]
+
+    async def _evict_choice(self, choice: Choice, *, forget: bool) -> int:
+        """Evict what was chosen; returns the bytes freed.
+
+        With `forget`, a version of which all goes leaves nothing behind, not even its manifest.
+        """
+        version = choice.version
+        if not _may_go(version):
+            return 0
+        nbytes, freed = 0, False
+        if self._by_extent and not (choice.whole and forget and not version.users):
+            nbytes, freed = await self._evict_extents(choice)
+        if not freed and not version.users and _may_go(version):
+            nbytes += version.cached_bytes
+            self._count(max(len(choice.numbers), 1), version.cached_bytes)
+            await self._inventory.evict([version])
+        return nbytes
+
+    async def _evict_extents(self, choice: Choice) -> tuple[int, bool]:
+        """Punch holes where extents were.
+
+        Returns
+        -------
+        nbytes : int
+            Bytes that are absent now.
+        freed : bool
+            Whether there are any, and all their space was given back.
+        """
+        index, version = self._inventory.index, choice.version
+        assert index is not None
+        nbytes = 0
+        with self._inventory.holding(version), self._disk.health.guard():
+            await self._inventory.mark_dirty(version)
+            count, nbytes, error = await self._disk.run(evict_extents, index, version, choice.numbers)
+            self._inventory.count(version, -nbytes)
+            self._count(count, nbytes)
+            if error is not None:
+                self._by_extent = error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS)
+                raise error
+            return nbytes, bool(nbytes)
+        return nbytes, False
+
+    def _count(self, extents: int, nbytes: int) -> None:
+        self._stats.evicted += extents
+        self._stats.evicted_bytes += nbytes
+
+
+def _may_go(version: Version) -> bool:
+    return bool(version.cached_bytes) and not version.held and not version.doomed
