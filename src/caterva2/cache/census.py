@@ -1,4 +1,4 @@
-"""How many bytes the extents of a presence map stand for, and how many extents a version has."""
+"""What the extents of a presence map stand for, by the manifest that the index has of the version."""
 
 from __future__ import annotations
 
@@ -7,10 +7,53 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from caterva2.cache.index import Index
+from caterva2.errors import Corrupt
 from caterva2.model.extents import FIXED_SLOTS, ChunkKind
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["count_extents", "extent_spans", "present_bytes"]
+__all__ = ["count_extents", "extent_spans", "present_bytes", "stored_manifest"]
+
+
+def stored_manifest(
+    index: Index, version: int, numbers: npt.NDArray[np.int64] | None = None
+) -> tuple[Head | None, list[Page]]:
+    """Return what an index has of a version's manifest, as far as it is sound.
+
+    Parameters
+    ----------
+    index : Index
+    version : int
+        Its id.
+    numbers : ndarray of int64, optional
+        Only the pages of these extents, ascending.
+
+    Returns
+    -------
+    head : Head or None
+    pages : list of Page
+        None of them if any of the manifest cannot be decoded.
+
+    Raises
+    ------
+    sqlite3.Error
+        If the index cannot be read.
+    """
+    try:
+        encoded = index.head(version)
+        head = Head.decode(encoded) if encoded is not None else None
+        if head is None:
+            return None, []
+        wanted = index.page_numbers(version) if numbers is None else _pages_of(head, numbers)
+        blobs = (index.page(version, number) for number in wanted)
+        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
+    except Corrupt:
+        return None, []
+
+
+def _pages_of(head: Head, numbers: npt.NDArray[np.int64]) -> Iterable[int]:
+    chunks = np.unique((numbers[numbers >= FIXED_SLOTS] - FIXED_SLOTS) // head.slots_per_chunk)
+    return head.pages_of(chunks.tolist()) if len(chunks) else ()
 
 
 def present_bytes(

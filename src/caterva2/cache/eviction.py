@@ -17,12 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.cache.census import extent_spans
+from caterva2.cache.census import extent_spans, stored_manifest
 from caterva2.cache.index import Index
 from caterva2.cache.version import Version
-from caterva2.errors import Corrupt
-from caterva2.model.extents import FIXED_SLOTS, Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.extents import Extent
 
 __all__ = ["FOLLOWED", "ORDINARY", "PINNED", "Choice", "Clock", "Room", "choose", "evict_extents"]
 
@@ -209,28 +207,9 @@ def evict_extents(
     sqlite3.Error
         If the index cannot be read.
     """
-    head, pages = _manifest_of(index, version, numbers)
+    head, pages = stored_manifest(index, version.id, numbers)
     if head is None or version.mirror is None:
         return 0, 0, None
     offsets, sizes = extent_spans(head, pages, numbers)
     known = sizes > 0
     return version.mirror.evict(numbers[known], offsets[known], sizes[known])
-
-
-def _manifest_of(
-    index: Index, version: Version, numbers: npt.NDArray[np.int64]
-) -> tuple[Head | None, list[Page]]:
-    """Return what the index has of the manifest of some extents, as far as it is sound."""
-    pages = []
-    try:
-        encoded = index.head(version.id)
-        if encoded is None:
-            return None, []
-        head = Head.decode(encoded)
-        chunks = np.unique((numbers[numbers >= FIXED_SLOTS] - FIXED_SLOTS) // head.slots_per_chunk)
-        for number in head.pages_of(chunks.tolist()) if len(chunks) else []:
-            if (blob := index.page(version.id, number)) is not None:
-                pages.append(Page.decode(blob, head))
-    except Corrupt:
-        return None, []
-    return head, pages

@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 
-from caterva2.cache.census import count_extents, present_bytes
+from caterva2.cache.census import count_extents, present_bytes, stored_manifest
 from caterva2.cache.index import Index, Row
 from caterva2.cache.mirror import Mirror
 from caterva2.cache.pool import MirrorPool
 from caterva2.cache.version import Version
-from caterva2.errors import Corrupt
 from caterva2.model.extents import digest
-from caterva2.model.manifest import Head, Page
 
 __all__ = ["is_complete", "mirror_name", "recover", "row_state"]
 
@@ -75,7 +73,7 @@ def _reopened(row: Row, pool: MirrorPool) -> Version:
 
 def _recount(index: Index, version: Version) -> None:
     """Set `cached_bytes` and `complete` from the presence map."""
-    head, pages = _manifest(index, version)
+    head, pages = stored_manifest(index, version.id)
     if head is None or version.mirror is None:
         return
     numbers = version.mirror.numbers()
@@ -87,20 +85,7 @@ def _recount(index: Index, version: Version) -> None:
 
 def is_complete(index: Index, version: Version) -> bool:
     """Return whether all extents of a version are present."""
-    head, pages = _manifest(index, version)
+    head, pages = stored_manifest(index, version.id)
     if head is None or version.mirror is None or len(pages) != head.npages:
         return False
     return len(version.mirror.numbers()) == count_extents(head, pages)
-
-
-def _manifest(index: Index, version: Version) -> tuple[Head | None, list[Page]]:
-    """Return what the index has of a version's manifest, as far as it is sound."""
-    try:
-        encoded = index.head(version.id)
-        head = Head.decode(encoded) if encoded is not None else None
-        if head is None:
-            return None, []
-        blobs = (index.page(version.id, number) for number in index.page_numbers(version.id))
-        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
-    except Corrupt:
-        return None, []
