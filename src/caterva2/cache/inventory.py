@@ -84,10 +84,8 @@ class Inventory:
             self.index = None
 
     def _close(self, index: Index, versions: Sequence[Version]) -> None:
-        for version in versions:
-            version.dirty = False
         with self._disk.health.guard():
-            index.update(map(row_state, versions))
+            index.settle(map(row_state, versions))
         self._pool.close()
         index.close()
 
@@ -154,6 +152,7 @@ class Inventory:
     def holding(self, version: Version, *, whole: bool = False) -> Iterator[None]:
         """Do as `using`, without counting that as use."""
         version.users += 1
+        version.entered += 1
         version.held += whole
         try:
             yield
@@ -173,7 +172,10 @@ class Inventory:
     # -- counts ----------------------------------------------------------------------------------
 
     def count(self, version: Version, nbytes: int) -> None:
-        """Note that so many bytes more of a version are here, or so many less."""
+        """Note that so many bytes more of a version are here, or so many less.
+
+        Where that was not known before (`mark_dirty`), the index hears of it now.
+        """
         version.cached_bytes += nbytes
         self._stats.cached_bytes += nbytes
         self._touched.add(version)
@@ -181,6 +183,8 @@ class Inventory:
             self.changes += 1
         elif nbytes < 0:
             version.complete = False
+        if nbytes and not version.dirty and self.index is not None:
+            self._disk.later(self.index.mark_dirty, version.id)
 
     async def mark_dirty(self, version: Version) -> None:
         """Let the index know that what it says of a version is about to change.

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 
 from caterva2.cache.census import count_extents, present_bytes, stored_manifest
-from caterva2.cache.index import Index, Row
+from caterva2.cache.index import Index, Row, RowState
 from caterva2.cache.mirror import Mirror
 from caterva2.cache.pool import MirrorPool
 from caterva2.cache.version import Version
@@ -26,9 +26,9 @@ def mirror_name(version: int) -> str:
     return digest(b"mirror %d" % version).hex()
 
 
-def row_state(version: Version) -> tuple[int, int, bool, float, bool]:
+def row_state(version: Version) -> RowState:
     """Return what `Index.update` takes."""
-    return version.id, version.cached_bytes, version.complete, version.last_used, version.dirty
+    return version.id, version.cached_bytes, version.complete, version.last_used
 
 
 def recover(index: Index, pool: MirrorPool) -> list[Version]:
@@ -50,7 +50,7 @@ def recover(index: Index, pool: MirrorPool) -> list[Version]:
         _recount(index, version)
     try:
         index.remove(lost)
-        index.update(map(row_state, unclean))
+        index.settle(row_state(version) for version in unclean if not version.dirty)
     except sqlite3.Error as error:  # a full disk: what is here can be served nevertheless
         log.warning("what the start found of the cache cannot be written: %s", error)
     return versions

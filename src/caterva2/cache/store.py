@@ -165,9 +165,10 @@ class Store:
         self, version: Version, pieces: list[bytes | None], rejected: list[Extent], verified: int
     ) -> list[bytes | None]:
         self.stats.verified += verified
+        self.stats.rejected += len(rejected)
+        if rejected:
+            self._inventory.count(version, -sum(extent.size for extent in rejected))
         for extent in rejected:
-            self.stats.rejected += 1
-            self._inventory.count(version, -extent.size)
             log.warning(
                 "%d bytes of the mirror of %s at offset %d do not match their digest: fetching them again",
                 extent.size,
@@ -183,11 +184,11 @@ class Store:
                 return version.mirror.unverified(extents)
         return list(extents)
 
-    def numbers(self, version: Version) -> npt.NDArray[np.int64]:
+    async def numbers(self, version: Version) -> npt.NDArray[np.int64]:
         """Return the numbers of the extents present, ascending; none if the disk cannot be read."""
         if version.mirror is not None:
-            with self._disk.health.guard():
-                return version.mirror.numbers()
+            with self.holding(version), self._disk.health.guard():
+                return await self._disk.run(version.mirror.numbers)
         return np.empty(0, np.int64)
 
     async def check(self, version: Version, extents: Sequence[Extent]) -> list[Extent] | None:

@@ -118,8 +118,8 @@ class Version:
         Seconds since the epoch.
     dirty : bool
         The index knows that it is being changed.
-    users : int
-        Readers inside; its files stay while there are any.
+    users, entered : int
+        Readers inside, and those that ever were; its files stay while there are any inside.
     held : int
         Those of them that need all that is here to stay: nothing of it is evicted.
     ticks : ndarray of uint32 or None
@@ -139,6 +139,7 @@ class Version:
     last_used: float = 0.0
     dirty: bool = False
     users: int = 0
+    entered: int = 0
     held: int = 0
     ticks: npt.NDArray[np.uint32] | None = None
     doomed: bool = False
