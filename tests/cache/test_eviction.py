@@ -1,14 +1,17 @@
 import asyncio
 import random
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from caterva2.cache import eviction, quota
-from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED, Clock, Room, choose
+from caterva2.cache import quota
+from caterva2.cache import room as room_module
+from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED, Clock, Queue, choose, look
 from caterva2.cache.mirror import Mirror
 from caterva2.cache.pool import MirrorPool
+from caterva2.cache.room import Room
 from caterva2.cache.version import Version
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.extents import Extent, digest
@@ -140,6 +143,84 @@ class TestRanks:
             assert (cached.stats.evicted, cached.stats.passed_through) == (0, 9)
 
 
+class TestManySmallVersions:
+    async def test_a_round_looks_at_those_that_go(self, opened, origin, publish, monkeypatch):
+        looked, ranked = Counter(), Counter()
+        numbers = Mirror.numbers
+
+        def count(mirror):
+            looked[mirror] += 1
+            return numbers(mirror)
+
+        monkeypatch.setattr(Mirror, "numbers", count)
+        paths = [publish(f"{n}", 1) for n in range(300)]
+
+        def rank(path):
+            ranked[path] += 1
+            return ORDINARY
+
+        async with opened(quota_bytes=100 * PAGE, rank=rank) as cached:
+            for path in paths:
+                await read_all(cached, path)
+                await read_all(cached, paths[0])  # this one stays
+            assert cached.stats.evicted > 150
+            assert (await cached.head(paths[0]), cached.state(paths[0]).complete)[1]
+            looked_while_writing = 300  # whether all of it is here is found out with each write
+            assert looked.total() - looked_while_writing < 1.5 * cached.stats.evicted
+            assert ranked.total() < 1.5 * cached.stats.evicted
+
+    async def test_followed_ones_that_are_older_do_not_hide_the_others(self, opened, publish):
+        followed, plain = [publish(f"f{n}", 1) for n in range(30)], [publish(f"p{n}", 1) for n in range(60)]
+        rank = lambda path: FOLLOWED if path in followed else ORDINARY  # noqa: E731
+        async with opened(quota_bytes=50 * PAGE, rank=rank) as cached:
+            for path in followed + plain:
+                await read_all(cached, path)
+            assert all(cached.state(path).complete for path in followed)
+            assert cached.state(plain[-1]).complete
+            assert cached.stats.evicted_bytes >= 40 * PAGE
+
+    async def test_the_same_order_as_if_all_were_looked_at(self, opened, origin, publish):
+        """What goes is what was used least recently, also where bounds are from long ago."""
+        chance = random.Random(8)
+        paths = [publish(f"{n}", 3) for n in range(40)]
+        used = {}
+        async with opened(quota_bytes=60 * PAGE) as cached:
+            for step in range(400):
+                path = chance.choice(paths)
+                head = await cached.head(path)
+                extent = chance.choice(await all_extents(cached, head))
+                evicted = cached.stats.evicted
+                before = here(cached, paths)
+                await cached.read(head, [extent])
+                used[path, extent.number] = step
+                if cached.stats.evicted > evicted:
+                    after = here(cached, paths)
+                    gone = {used[key] for key in before - after}
+                    assert max(gone) < min(used[key] for key in after)
+            assert cached.stats.evicted > 50
+
+
+def here(cached, paths):
+    versions = [version for path in paths for version in cached._store.all_of(path)]
+    return {(version.path, number) for version in versions for number in version.mirror.numbers().tolist()}
+
+
+class TestQueue:
+    def test_longest_ago_first_and_none_that_is_too_young(self):
+        def version(name, oldest_tick, last_used):
+            version = Version(1, DatasetPath("foo", name), "e", 1, 10, None, last_used=last_used)
+            version.oldest_tick = oldest_tick
+            return version
+
+        a, b, c = version("a", 5, 1.0), version("b", 0, 3.0), version("c", 0, 2.0)
+        queue = Queue([a, b, c], by_extent=True)
+        assert [queue.pop(5), queue.pop(5), queue.pop(5)] == [c, b, None]
+        assert [queue.pop(6), queue.pop(6)] == [a, None]
+        queue.restart()
+        assert queue.pop(1) is c
+        assert Queue([a, b, c], by_extent=False).pop(1) is a
+
+
 class TestWithoutHoles:
     async def test_whole_versions_go(self, opened, origin, publish, monkeypatch, mirror_files, until):
         monkeypatch.setattr(quota, "can_punch", lambda directory: False)
@@ -155,8 +236,8 @@ class TestFreeDisk:
     async def test_what_is_old_goes_and_then_it_passes_through(self, opened, origin, publish, monkeypatch):
         free = 30 * PAGE
         usage = lambda directory: SimpleNamespace(free=free - cached.stats.cached_bytes)  # noqa: E731
-        monkeypatch.setattr(eviction.shutil, "disk_usage", usage)
-        monkeypatch.setattr(eviction, "STAT_S", 0)
+        monkeypatch.setattr(room_module.shutil, "disk_usage", usage)
+        monkeypatch.setattr(room_module, "STAT_S", 0)
         paths = [publish(name, 8) for name in "abc"]
         async with opened(min_free_bytes=10 * PAGE) as cached:
             for path in paths:
@@ -181,14 +262,14 @@ class TestFreeDisk:
     def test_the_file_system_is_asked_seldom(self, tmp_path, monkeypatch):
         asked = []
         monkeypatch.setattr(
-            eviction.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=1 << 40)
+            room_module.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=1 << 40)
         )
         room = Room(tmp_path, None, 1 << 20)
         for _ in range(1000):
             assert room.excess(0, 1000) == 0
             room.written(1000)
         assert len(asked) == 1
-        room.written(eviction.STAT_BYTES)
+        room.written(room_module.STAT_BYTES)
         room.excess(0, 1000)
         assert len(asked) == 2
 
@@ -208,11 +289,12 @@ class TestChoose:
         pool.close()
 
     def chosen(self, versions, nbytes):
-        return {choice.version.id: choice.numbers.tolist() for choice in choose(versions, nbytes)}
+        return {choice.version.id: choice.numbers.tolist() for choice in choose(look(versions), nbytes)[0]}
 
     def test_untouched_versions_first(self, versions):
         clock = Clock()
         clock.touch(versions[2], [])
+        versions[2].last_used = 10.0
         assert set(self.chosen(versions, 900)) == {2}
         assert set(self.chosen(versions, 1500)) == {1, 2}
         assert set(self.chosen(versions, 2500)) == {1, 2, 3}

@@ -227,7 +227,8 @@ class Inventory:
         sqlite3.Error
         """
         self._strike(versions)
-        await self._disk.run(self._delete_files, versions)
+        if versions:
+            await self._disk.run(self._delete_files, versions)
 
     def _strike(self, versions: Sequence[Version]) -> None:
         """Let nothing be known of versions whose files are about to be deleted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from caterva2.cache.disk import Disk
-from caterva2.cache.eviction import PINNED, Choice, Clock, Room, choose, evict_extents
+from caterva2.cache.eviction import PINNED, Choice, Clock, Present, Queue, choose, evict_extents, look
 from caterva2.cache.holes import can_punch
 from caterva2.cache.inventory import Inventory
+from caterva2.cache.room import Room
 from caterva2.cache.version import CacheStats, Version
 from caterva2.model.extents import Extent
 from caterva2.model.path import DatasetPath
@@ -23,6 +25,12 @@ __all__ = ["Quota"]
 
 FUTILE_S = 1.0
 """When too little could be evicted, it is tried again after so many seconds, or when more could be."""
+
+STEP = 500
+"""After so many versions looked at, others have their turn."""
+
+BATCH = 256
+"""So many versions are deleted at once."""
 
 
 class Quota:
@@ -119,40 +127,72 @@ class Quota:
 
     async def _evict(self, nbytes: int) -> None:
         """Evict so much, by rank, least recently used first, if there is so much that may go."""
-        ranked: dict[int, list[Version]] = {}
-        for version in self._inventory.everything():
-            if _may_go(version):
-                ranked.setdefault(self._rank(version.path), []).append(version)
-        for rank in sorted(rank for rank in ranked if rank < PINNED):
-            while nbytes > 0 and (versions := list(filter(_may_go, ranked[rank]))):
-                freed = 0
-                for choice in await self._choose(versions, nbytes):
-                    freed += await self._evict_choice(choice, forget=not rank)
-                if not freed:
-                    break
+        queue = Queue(filter(_may_go, self._inventory.everything()), by_extent=self._by_extent)
+        ranks: dict[Version, int] = {}  # of those that were asked for
+        for rank in range(PINNED):
+            freed = 1
+            while nbytes > 0 and freed:
+                queue.restart()
+                choices = await self._choose(queue, rank, ranks, nbytes)
+                freed = await self._evict_choices(choices, forget=not rank)
                 nbytes -= freed
 
-    async def _choose(self, versions: Sequence[Version], nbytes: int) -> list[Choice]:
-        if self._by_extent:
-            return await self._disk.run(choose, versions, nbytes)
-        oldest = min((v for v in versions if not v.users), key=lambda v: v.last_used, default=None)
-        return [] if oldest is None else [Choice(oldest, np.empty(0, np.int64), whole=True)]
+    async def _choose(self, queue: Queue, rank: int, ranks: dict[Version, int], nbytes: int) -> list[Choice]:
+        choices: list[Choice] = []
+        present: list[Present] = []
+        before = math.inf
+        # each time more is known, and the rest has to be older to matter
+        while versions := await self._take(queue, rank, ranks, nbytes, before):
+            if not self._by_extent:
+                return [Choice(version, np.empty(0, np.int64), whole=True) for version in versions]
+            present += await self._disk.run(look, versions)
+            choices, before = await self._disk.run(choose, present, nbytes)
+        return choices
 
-    async def _evict_choice(self, choice: Choice, *, forget: bool) -> int:
+    async def _take(
+        self, queue: Queue, rank: int, ranks: dict[Version, int], nbytes: int, before: float
+    ) -> list[Version]:
+        """Take the next versions of a rank, of so many bytes, that may have extents from before a tick."""
+        taken: list[Version] = []
+        looked = 0
+        while nbytes > 0 and (version := queue.pop(before)):
+            if version not in ranks:
+                ranks[version] = self._rank(version.path)
+            if ranks[version] == rank and _may_go(version) and (self._by_extent or not version.users):
+                taken.append(version)
+                nbytes -= version.cached_bytes
+            looked += 1
+            if looked % STEP == 0:
+                await asyncio.sleep(0)
+        return taken
+
+    async def _evict_choices(self, choices: Sequence[Choice], *, forget: bool) -> int:
         """Evict what was chosen; returns the bytes freed.
 
         With `forget`, a version of which all goes leaves nothing behind, not even its manifest.
         """
-        version = choice.version
-        if not _may_go(version):
+        nbytes, whole = 0, []
+        for choice in choices:
+            if self._by_extent and not (choice.whole and forget and not choice.version.users):
+                nbytes += await self._evict_choice(choice)
+            else:
+                whole.append(choice)
+        for start in range(0, len(whole), BATCH):
+            nbytes += await self._evict_whole(whole[start : start + BATCH])
+        return nbytes
+
+    async def _evict_choice(self, choice: Choice) -> int:
+        if not _may_go(choice.version):
             return 0
-        nbytes, freed = 0, False
-        if self._by_extent and not (choice.whole and forget and not version.users):
-            nbytes, freed = await self._evict_extents(choice)
-        if not freed and not version.users and _may_go(version):
-            nbytes += version.cached_bytes
-            self._count(max(len(choice.numbers), 1), version.cached_bytes)
-            await self._inventory.evict([version])
+        nbytes, freed = await self._evict_extents(choice)
+        return nbytes if freed else nbytes + await self._evict_whole([choice])
+
+    async def _evict_whole(self, choices: Sequence[Choice]) -> int:
+        """Evict versions, those with readers inside excepted; returns the bytes freed."""
+        choices = [choice for choice in choices if _may_go(choice.version) and not choice.version.users]
+        nbytes = sum(choice.version.cached_bytes for choice in choices)
+        self._count(sum(max(len(choice.numbers), 1) for choice in choices), nbytes)
+        await self._inventory.evict([choice.version for choice in choices])
         return nbytes
 
     async def _evict_extents(self, choice: Choice) -> tuple[int, bool]:

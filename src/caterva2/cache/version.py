@@ -124,6 +124,8 @@ class Version:
         Those of them that need all that is here to stay: nothing of it is evicted.
     ticks : ndarray of uint32 or None
         When each extent was last used, by `caterva2.cache.eviction.Clock`; None if none was since the start.
+    oldest_tick : int
+        Nothing that is here was last used before it, as far as is known; 0 before the start.
     doomed : bool
         It is removed once the last reader leaves.
     """
@@ -142,6 +144,7 @@ class Version:
     entered: int = 0
     held: int = 0
     ticks: npt.NDArray[np.uint32] | None = None
+    oldest_tick: int = 0
     doomed: bool = False
 
     @property
