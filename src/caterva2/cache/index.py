@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caterva2.database import connect, open_database
+from caterva2.errors import ConfigError
 from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath, parse_path
 
@@ -97,12 +98,19 @@ class Index:
     Raises
     ------
     ConfigError
-        If it was written by a newer release, or cannot be opened.
+        If it was written by a newer release.
+    sqlite3.Error
+        If it cannot be opened.
     """
 
     def __init__(self, file: Path, *, durable: bool = False) -> None:
         self._write_lock = threading.Lock()
-        self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
+        try:
+            self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
+        except ConfigError as error:
+            if isinstance(error.__cause__, sqlite3.Error):  # the disk, nothing that is configured
+                raise error.__cause__ from None
+            raise
         try:
             if durable:
                 self._writer.execute("PRAGMA synchronous = FULL")

@@ -12,8 +12,9 @@ from caterva2.cache.disk import Disk
 from caterva2.cache.index import Index
 from caterva2.cache.mirror import MAX_EXTENTS, Mirror
 from caterva2.cache.pool import MirrorPool
-from caterva2.cache.recovery import mirror_name, recover, row_state
+from caterva2.cache.recovery import mirror_name, open_index, row_state
 from caterva2.cache.version import CacheStats, Version
+from caterva2.errors import ConfigError
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
 
@@ -21,6 +22,9 @@ __all__ = ["Inventory"]
 
 FLUSH_S = 10.0
 """How often what was used when is written to the index, in seconds."""
+
+RETRY_S = 10.0
+"""A directory that could not be opened is tried again after so many seconds."""
 
 
 class Inventory:
@@ -38,7 +42,7 @@ class Inventory:
     Attributes
     ----------
     index : Index or None
-        None unless open.
+        None unless open, and while the directory cannot be used.
     changes : int
         Grows whenever there may be more to evict than before.
     """
@@ -54,28 +58,39 @@ class Inventory:
         self._versions: dict[str, dict[str, Version]] = {}  # by path, by etag
         self._adding = asyncio.Lock()
         self._touched: set[Version] = set()
-        self._flushed_at = 0.0
+        self._opened_at = self._flushed_at = 0.0
 
     # -- life ------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open the directory: drop what the index does not know, count again what was not closed cleanly.
 
+        Where that fails nothing is here, and nothing is kept; it is tried again when something could be.
+
         Raises
         ------
-        OSError, ConfigError, sqlite3.Error
-            If the directory cannot be used at all.
+        ConfigError
+            If it was written by a newer release.
         """
-        for version in await self._disk.run(self._open):
-            self._versions.setdefault(str(version.path), {})[version.etag] = version
-            self._stats.versions += 1
-            self._stats.cached_bytes += version.cached_bytes
-        self._flushed_at = time.monotonic()
+        self._opened_at = self._flushed_at = time.monotonic()
+        with self._disk.health.guard():
+            self.index, versions = await self._disk.run(self._open)
+            for version in versions:
+                self._versions.setdefault(str(version.path), {})[version.etag] = version
+                self._stats.versions += 1
+                self._stats.cached_bytes += version.cached_bytes
+            self._disk.health.works()
 
-    def _open(self) -> list[Version]:
+    def _open(self) -> tuple[Index, list[Version]]:
         self._pool.directory.mkdir(parents=True, exist_ok=True)
-        self.index = Index(self._directory / "index.sqlite", durable=self._durable)
-        return recover(self.index, self._pool)
+        return open_index(self._directory / "index.sqlite", self._pool, durable=self._durable)
+
+    async def _open_again(self) -> None:
+        if self.index is None and time.monotonic() - self._opened_at > RETRY_S:
+            try:
+                await self.open()
+            except ConfigError as error:
+                self._disk.health.failed(error)
 
     async def close(self) -> None:
         """Write what was used when, and close all files. Nobody may be working on the disk any more."""
@@ -108,33 +123,22 @@ class Inventory:
     async def add(self, head: Head, encoded: bytes) -> Version:
         """Return the version of a head, made if it is not here."""
         async with self._adding:
+            await self._open_again()
             if found := self.find(head.path, head.etag):
                 return found
             version = Version(
                 0, head.path, head.etag, head.generation, head.size, None, last_used=time.time()
             )
             version.complete = not head.size
-            if head.nextents > MAX_EXTENTS:
+            if head.nextents > MAX_EXTENTS or self.index is None:
                 return version
             with self._disk.health.guard():
-                version.id = await self._disk.run(self._enter, head, encoded, version.last_used)
+                version.id = await self._disk.run(_enter, self.index, head, encoded, version.last_used)
             if version.id:
                 version.mirror = Mirror(self._pool, mirror_name(version.id), head.size, head.nextents)
                 self._versions.setdefault(str(head.path), {})[head.etag] = version
                 self._stats.versions += 1
             return version
-
-    def _enter(self, head: Head, encoded: bytes, now: float) -> int:
-        assert self.index is not None
-        return self.index.add(
-            head.path,
-            head.etag,
-            generation=head.generation,
-            size=head.size,
-            nextents=head.nextents,
-            head=encoded,
-            now=now,
-        )
 
     # -- use -------------------------------------------------------------------------------------
 
@@ -254,3 +258,15 @@ class Inventory:
                 version.mirror.remove()
         assert self.index is not None
         self.index.remove(version.id for version in versions)
+
+
+def _enter(index: Index, head: Head, encoded: bytes, now: float) -> int:
+    return index.add(
+        head.path,
+        head.etag,
+        generation=head.generation,
+        size=head.size,
+        nextents=head.nextents,
+        head=encoded,
+        now=now,
+    )

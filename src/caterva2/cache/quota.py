@@ -14,7 +14,7 @@ import numpy as np
 
 from caterva2.cache.disk import Disk
 from caterva2.cache.eviction import PINNED, Choice, Clock, Present, Queue, choose, evict_extents, look
-from caterva2.cache.holes import can_punch
+from caterva2.cache.holes import UNSUPPORTED, can_punch
 from caterva2.cache.inventory import Inventory
 from caterva2.cache.room import Room
 from caterva2.cache.version import CacheStats, Version
@@ -70,14 +70,10 @@ class Quota:
         self._disk = disk
         self._stats = stats
         self._clock = Clock()
-        self._by_extent = False
+        self._by_extent: bool | None = None  # found out before the first eviction
         self._evicting = asyncio.Lock()
         self._futile_until = 0.0
         self._futile_changes = 0
-
-    async def open(self) -> None:
-        """Find out whether extents can be evicted, or only whole versions."""
-        self._by_extent = await self._disk.run(can_punch, self._directory)
 
     def touch(self, version: Version, extents: Sequence[Extent]) -> None:
         """Note that extents are used now."""
@@ -127,6 +123,8 @@ class Quota:
 
     async def _evict(self, nbytes: int) -> None:
         """Evict so much, by rank, least recently used first, if there is so much that may go."""
+        if self._by_extent is None:
+            self._by_extent = await self._disk.run(can_punch, self._directory)
         queue = Queue(filter(_may_go, self._inventory.everything()), by_extent=self._by_extent)
         ranks: dict[Version, int] = {}  # of those that were asked for
         for rank in range(PINNED):
@@ -214,7 +212,7 @@ class Quota:
             self._inventory.count(version, -nbytes)
             self._count(count, nbytes)
             if error is not None:
-                self._by_extent = error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS)
+                self._by_extent = error.errno not in UNSUPPORTED
                 raise error
             return nbytes, bool(nbytes)
         return nbytes, False

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from pathlib import Path
 
 from caterva2.cache.census import count_extents, present_bytes, stored_manifest
 from caterva2.cache.index import Index, Row, RowState
 from caterva2.cache.mirror import Mirror
 from caterva2.cache.pool import MirrorPool
 from caterva2.cache.version import Version
+from caterva2.database import put_aside
 from caterva2.model.extents import digest
 
-__all__ = ["is_complete", "mirror_name", "recover", "row_state"]
+__all__ = ["is_complete", "mirror_name", "open_index", "recover", "row_state"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,36 @@ def mirror_name(version: int) -> str:
 def row_state(version: Version) -> RowState:
     """Return what `Index.update` takes."""
     return version.id, version.cached_bytes, version.complete, version.last_used
+
+
+def open_index(file: Path, pool: MirrorPool, *, durable: bool) -> tuple[Index, list[Version]]:
+    """Open an index, make it and the mirrors agree, and return it with the versions that are here.
+
+    One that is damaged is put aside: then nothing is here.
+
+    Raises
+    ------
+    OSError, sqlite3.Error
+        If the disk cannot be used.
+    ConfigError
+        If it was written by a newer release.
+    """
+    try:
+        return _open(file, pool, durable=durable)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        put_aside(file, error)
+        return _open(file, pool, durable=durable)
+
+
+def _open(file: Path, pool: MirrorPool, *, durable: bool) -> tuple[Index, list[Version]]:
+    index = Index(file, durable=durable)
+    try:
+        return index, recover(index, pool)
+    except BaseException:
+        index.close()
+        raise
 
 
 def recover(index: Index, pool: MirrorPool) -> list[Version]:

@@ -82,15 +82,14 @@ class Store:
         )
 
     async def open(self) -> None:
-        """Open the directory: drop what the index does not know, count again what was not closed cleanly.
+        """Open the directory; see `Inventory.open`.
 
         Raises
         ------
-        OSError, ConfigError, sqlite3.Error
-            If the directory cannot be used at all.
+        ConfigError
+            If it was written by a newer release.
         """
         await self._inventory.open()
-        await self._quota.open()
 
     async def close(self) -> None:
         """Finish what is under way, write what was used when, and close all files."""
