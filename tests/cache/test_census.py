@@ -3,7 +3,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from caterva2.cache.census import count_extents, extent_spans, present_bytes, stored_manifest
+from caterva2.cache.census import all_spans, count_extents, present_bytes, stored_manifest
 from caterva2.cache.index import Index
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
@@ -46,11 +46,11 @@ def test_of_pages_that_are_not_known(version):
 def test_where_extents_are(version):
     head, pages, extents = version
     extents = sorted(extents, key=lambda extent: extent.number)
-    numbers = np.array([extent.number for extent in extents], np.int64)
-    offsets, sizes = extent_spans(head, pages, numbers)
-    assert offsets.tolist() == [extent.offset for extent in extents]
-    assert sizes.tolist() == [extent.size for extent in extents]
-    assert extent_spans(head, [], numbers)[1].sum() == sum(extent.size for extent in head.fixed)
+    spans = all_spans(head, pages)
+    assert spans.numbers.tolist() == [extent.number for extent in extents]
+    assert spans.offsets.tolist() == [extent.offset for extent in extents]
+    assert spans.sizes.tolist() == [extent.size for extent in extents]
+    assert all_spans(head, []).sizes.sum() == sum(extent.size for extent in head.fixed)
 
 
 def test_what_the_index_has_of_a_manifest(version, tmp_path):

@@ -12,6 +12,7 @@ from caterva2.cache import fileio
 from caterva2.cache import mirror as module
 from caterva2.cache.mirror import Mirror
 from caterva2.cache.pool import MirrorPool
+from caterva2.cache.spans import Spans
 from caterva2.model.extents import Extent, digest
 
 SIZE = 100_000
@@ -180,18 +181,23 @@ def test_many_threads_and_few_files(pool):
 
 
 def spans(extents):
-    return (
+    return Spans(
         np.array([extent.number for extent in extents]),
         np.array([extent.offset for extent in extents]),
         np.array([extent.size for extent in extents]),
     )
 
 
+def evict(mirror, extents):
+    known = spans(extents)
+    return mirror.evict(known.numbers, known)
+
+
 class TestEvict:
     def test_makes_absent_and_leaves_the_others(self, mirror, pool):
         mirror.write(items(EXTENTS[:90]))
         before = mirror.data_file.stat().st_blocks
-        assert mirror.evict(*spans(EXTENTS[10:50] + EXTENTS[95:])) == (40, 40_000, None)
+        assert evict(mirror, (EXTENTS[10:50] + EXTENTS[95:])) == (40, 40_000, None)
         assert mirror.data_file.stat().st_blocks <= before - 8 * 8
         assert mirror.data_file.stat().st_size == SIZE
         for opened in (mirror, reopened(pool)):
@@ -204,8 +210,21 @@ class TestEvict:
     def test_one_that_overlaps_is_found_damaged(self, mirror):
         over = Extent(99, 4500, 1000, digest(DATA[4500:5500]))
         mirror.write(items([*EXTENTS[3:5], over]))
-        mirror.evict(*spans(EXTENTS[4:5]))
+        evict(mirror, (EXTENTS[4:5]))
         assert mirror.read([EXTENTS[3], over]) == ([DATA[3000:4000], None], [over], 2)
+
+    def test_one_that_overlaps_and_is_known_stays_whole(self, mirror):
+        over = Extent(99, 4500, 1000, digest(DATA[4500:5500]))
+        mirror.write(items([*EXTENTS[3:5], over]))
+        known = spans([*EXTENTS[:99], over])
+        assert mirror.evict(np.array([4]), known) == (1, 1000, None)
+        assert mirror.read([EXTENTS[3], over]) == ([DATA[3000:4000], DATA[4500:5500]], [], 2)
+
+    def test_blocks_shared_by_extents_that_go_one_after_the_other_are_freed(self, mirror):
+        mirror.write(items(EXTENTS))
+        for number in random.Random(2).sample(range(100), 100):
+            mirror.evict(np.array([number]), spans(EXTENTS))
+        assert mirror.data_file.stat().st_blocks == 0
 
     def test_readers_in_threads_get_no_zeros(self, mirror):
         """Extents go and come back all the time; what is read is right or absent."""
@@ -227,7 +246,7 @@ class TestEvict:
             thread.start()
         chance = random.Random(9)
         for _ in range(1500):
-            mirror.evict(*spans(sorted(chance.sample(EXTENTS, 30), key=lambda extent: extent.number)))
+            evict(mirror, (sorted(chance.sample(EXTENTS, 30), key=lambda extent: extent.number)))
             mirror.write(items(chance.sample(EXTENTS, 30)))
         stop.set()
         for thread in threads:
@@ -241,7 +260,7 @@ class TestEvict:
 
         monkeypatch.setattr(module, "punch", unsupported)
         mirror.write(items(EXTENTS[:4]))
-        count, nbytes, error = mirror.evict(*spans(EXTENTS[:2]))
+        count, nbytes, error = evict(mirror, (EXTENTS[:2]))
         assert (count, nbytes, error.errno) == (2, 2000, errno.EOPNOTSUPP)
         assert mirror.read(EXTENTS[:3])[0] == [None, None, DATA[2000:3000]]
 

@@ -15,7 +15,7 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.cache.census import extent_spans, stored_manifest
+from caterva2.cache.census import all_spans, stored_manifest
 from caterva2.cache.index import Index
 from caterva2.cache.version import Version
 from caterva2.model.extents import Extent
@@ -200,6 +200,4 @@ def evict_extents(
     head, pages = stored_manifest(index, version.id, numbers)
     if head is None or version.mirror is None:
         return 0, 0, None
-    offsets, sizes = extent_spans(head, pages, numbers)
-    known = sizes > 0
-    return version.mirror.evict(numbers[known], offsets[known], sizes[known])
+    return version.mirror.evict(numbers, all_spans(head, pages))

@@ -30,12 +30,16 @@ import numpy.typing as npt
 from caterva2.cache.fileio import read_at, write_at
 from caterva2.cache.holes import punch
 from caterva2.cache.pool import ABSENT, PRESENT, VERIFIED, MirrorFiles, MirrorPool
+from caterva2.cache.spans import Spans, joined
 from caterva2.model.extents import Extent, digest
 
 __all__ = ["MAX_EXTENTS", "Mirror"]
 
 MAX_EXTENTS = 1 << 31
 """Versions of more extents are not kept: their maps would be too large."""
+
+PAST_END_BYTES = 1 << 20
+"""A hole at the end of a file goes on for so much, or its last block would not be inside of it as a whole."""
 
 
 class Mirror:
@@ -213,20 +217,22 @@ class Mirror:
         """
         with self._files.opened() as (_, map_fd, states), self._lock:
             states[numbers] = ABSENT
-            for start, stop in _runs(numbers, numbers + 1):
-                write_at(map_fd, bytes(stop - start), start)
+            self._clear(map_fd, numbers)
 
-    def evict(
-        self, numbers: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
-    ) -> tuple[int, int, OSError | None]:
-        """Make extents absent and give their space back.
+    @staticmethod
+    def _clear(map_fd: int, numbers: npt.NDArray[np.int64]) -> None:
+        for start, stop in zip(*joined(numbers, numbers + 1), strict=True):
+            write_at(map_fd, bytes(stop - start), int(start))
+
+    def evict(self, numbers: npt.NDArray[np.int64], known: Spans) -> tuple[int, int, OSError | None]:
+        """Make extents absent and give their space back, with what was left of neighbours that went before.
 
         Parameters
         ----------
         numbers : ndarray of int64, shape (n,)
-            Ascending.
-        offsets, sizes : ndarray of int64, shape (n,)
-            Where they are in the file, in bytes.
+            Ascending. Those that are not known stay.
+        known : Spans
+            Where these extents are, and those near them.
 
         Returns
         -------
@@ -236,6 +242,8 @@ class Mirror:
             What kept it from freeing all the space.
         """
         count = nbytes = 0
+        going = np.isin(known.numbers, numbers, assume_unique=True)
+        numbers = known.numbers[going]
         try:
             with self._files.opened() as (data_fd, map_fd, states), self._exclusion():
                 with self._lock:
@@ -245,12 +253,12 @@ class Mirror:
                     # Who saw a state from before this line sees the count change after its read of the bytes,
                     # as the holes come later still.
                     self._evictions += 1
-                    count, nbytes = int(np.count_nonzero(present)), int(sizes[present].sum())
-                    for start, stop in _runs(numbers, numbers + 1):
-                        write_at(map_fd, bytes(stop - start), start)
-                order = np.argsort(offsets)
-                for start, stop in _runs(offsets[order], (offsets + sizes)[order]):
-                    punch(data_fd, start, stop - start)
+                    count, nbytes = int(np.count_nonzero(present)), int(known.sizes[going][present].sum())
+                    self._clear(map_fd, numbers)
+                    staying = states[known.numbers] != ABSENT
+                for start, stop in zip(*known.around(going, staying), strict=True):
+                    past_end = PAST_END_BYTES if stop == self._files.size else 0
+                    punch(data_fd, int(start), int(stop - start) + past_end)
         except OSError as error:
             return count, nbytes, error
         return count, nbytes, None
@@ -274,14 +282,3 @@ class Mirror:
     def remove(self) -> None:
         """Delete the files; later use raises `FileNotFoundError`."""
         self._files.remove()
-
-
-def _runs(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Join ranges, ascending, where one begins at or before the end of those before it."""
-    if not len(starts):
-        return iter(())
-    reached = np.maximum.accumulate(stops)
-    breaks = np.flatnonzero(starts[1:] > reached[:-1]) + 1
-    firsts = starts[np.concatenate([[0], breaks])]
-    lasts = reached[np.concatenate([breaks - 1, [len(starts) - 1]])]
-    return zip(firsts.tolist(), lasts.tolist(), strict=True)
