@@ -8,6 +8,7 @@ import errno
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,8 @@ class Quota:
         """Evict so much, by rank, least recently used first, if there is so much that may go."""
         if self._by_extent is None:
             self._by_extent = await self._disk.run(can_punch, self._directory)
-        queue = Queue(filter(_may_go, self._inventory.everything()), by_extent=self._by_extent)
+        versions = list(filter(_may_go, self._inventory.everything()))
+        queue = await self._disk.run(partial(Queue, versions, by_extent=self._by_extent))
         ranks: dict[Version, int] = {}  # of those that were asked for
         for rank in range(PINNED):
             freed = 1
