@@ -10,7 +10,7 @@ from pathlib import Path
 
 from caterva2.errors import ConfigError
 
-__all__ = ["connect", "open_database"]
+__all__ = ["connect", "open_database", "put_aside"]
 
 BUSY_S = 10.0
 """How long one connection waits for another's write, in seconds."""
@@ -49,11 +49,21 @@ def open_database(
     except sqlite3.OperationalError as error:
         raise ConfigError(f"{file} cannot be opened: {error}") from error
     except sqlite3.DatabaseError as error:
-        log.warning("%s is damaged (%s): put aside as .damaged, starting anew", file, error)
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{file}{suffix}").replace(f"{file}{suffix}.damaged")
+        put_aside(file, error)
         return _open(file, schema, version, upgrades or {})
+
+
+def put_aside(file: Path, error: sqlite3.DatabaseError) -> None:
+    """Rename a damaged database that nobody has open, so that it is not in the way of a new one.
+
+    Raises
+    ------
+    OSError
+    """
+    log.warning("%s is damaged (%s): put aside as .damaged, starting anew", file, error)
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{file}{suffix}").replace(f"{file}{suffix}.damaged")
 
 
 def connect(file: Path) -> sqlite3.Connection:

@@ -1,7 +1,10 @@
+from contextlib import closing
+
 import numpy as np
 import pytest
 
-from caterva2.cache.census import count_extents, extent_spans, present_bytes
+from caterva2.cache.census import all_spans, count_extents, present_bytes, stored_manifest
+from caterva2.cache.index import Index
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
 from caterva2.testing.origin import MemoryOrigin
@@ -43,8 +46,31 @@ def test_of_pages_that_are_not_known(version):
 def test_where_extents_are(version):
     head, pages, extents = version
     extents = sorted(extents, key=lambda extent: extent.number)
-    numbers = np.array([extent.number for extent in extents], np.int64)
-    offsets, sizes = extent_spans(head, pages, numbers)
-    assert offsets.tolist() == [extent.offset for extent in extents]
-    assert sizes.tolist() == [extent.size for extent in extents]
-    assert extent_spans(head, [], numbers)[1].sum() == sum(extent.size for extent in head.fixed)
+    spans = all_spans(head, pages)
+    assert spans.numbers.tolist() == [extent.number for extent in extents]
+    assert spans.offsets.tolist() == [extent.offset for extent in extents]
+    assert spans.sizes.tolist() == [extent.size for extent in extents]
+    assert all_spans(head, []).sizes.sum() == sum(extent.size for extent in head.fixed)
+
+
+def test_what_the_index_has_of_a_manifest(version, tmp_path):
+    head, pages, extents = version
+    numbers = np.array(sorted(extent.number for extent in extents), np.int64)
+    encoded = head.encode()
+    with closing(Index(tmp_path / "index.sqlite")) as index:
+
+        def add(etag, encoded):
+            nextents = head.nextents
+            return index.add(
+                head.path, etag, generation=1, size=head.size, nextents=nextents, head=encoded, now=0.0
+            )
+
+        one = add("sound", encoded)
+        index.add_pages(one, [(page.number, page.encode()) for page in pages])
+        found, stored = stored_manifest(index, one)
+        assert found.encode() == encoded
+        assert [page.encode() for page in stored] == [page.encode() for page in pages]
+        assert len(stored_manifest(index, one, numbers)[1]) == len(pages)
+        assert stored_manifest(index, one, numbers[:0])[1] == []
+        assert stored_manifest(index, add("damaged", b"no head")) == (None, [])
+        assert stored_manifest(index, 99) == (None, [])

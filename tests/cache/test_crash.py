@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from caterva2.cache.census import present_bytes
-from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.pool import MirrorPool
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
 

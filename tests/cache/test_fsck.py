@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from contextlib import closing
+from threading import get_ident
 
 import pytest
 
+from caterva2.cache.mirror import Mirror
 from caterva2.errors import Unavailable
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.extents import FIXED_SLOTS
@@ -54,6 +57,41 @@ async def test_flipped_bytes_are_found_and_repaired(cached, origin, path, data, 
     assert await read_all(cached, path) == data
     (found,) = await cached.fsck(path)
     assert found.sound
+
+
+async def test_maps_are_not_read_on_the_event_loop(cached, path, flip, monkeypatch):
+    await read_all(cached, path)
+    flip(5)
+    numbers = Mirror.numbers
+    threads = set()
+    monkeypatch.setattr(Mirror, "numbers", lambda mirror: threads.add(get_ident()) or numbers(mirror))
+    (found,) = await cached.fsck(path)
+    assert found.repaired == 1
+    assert threads
+    assert get_ident() not in threads
+
+
+async def test_a_reader_that_comes_while_the_map_is_counted(cached, path, monkeypatch):
+    """What a reader changes meanwhile is in the map and in the count, or in neither."""
+    head = await cached.head(path)
+    extents = await all_extents(cached, head)
+    await cached.read(head, extents[:3])
+    (version,) = cached._store.all_of(path)
+    loop = asyncio.get_running_loop()
+    numbers, calls = Mirror.numbers, []
+
+    def with_a_write_after(mirror):
+        found = numbers(mirror)
+        calls.append(None)
+        if len(calls) == 2:  # the first is for what is to be checked
+            asyncio.run_coroutine_threadsafe(cached.read(head, extents[3:5]), loop).result(5)
+        return found
+
+    monkeypatch.setattr(Mirror, "numbers", with_a_write_after)
+    (found,) = await cached.fsck(path)
+    assert found.sound
+    assert len(calls) == 3
+    assert version.cached_bytes == cached.stats.cached_bytes == 5 * PAGE
 
 
 async def test_what_cannot_be_had_is_dropped(cached, origin, path, data, flip):

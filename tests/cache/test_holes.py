@@ -39,4 +39,7 @@ def test_where_there_are_no_holes(file, monkeypatch):
         holes.punch(0, 0, 1)
     assert caught.value.errno == errno.EOPNOTSUPP
     assert not holes.can_punch(file[0].parent)
-    assert not holes.can_punch(file[0].parent / "nothing")
+
+
+def test_a_disk_that_cannot_be_written_does_not_tell(tmp_path):
+    assert holes.can_punch(tmp_path / "nothing")

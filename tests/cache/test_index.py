@@ -24,7 +24,8 @@ def test_kept_over_a_restart(file):
     with closing(Index(file)) as index:
         one = add(index)
         index.add_pages(one, [(0, b"zero"), (2, b"two")])
-        index.update([(one, 7, True, 9.0, False)])
+        index.mark_dirty(one)
+        index.settle([(one, 7, True, 9.0)])
     with closing(Index(file)) as index:
         (row,) = index.rows()
         assert (row.id, row.path, row.etag, row.generation, row.size, row.nextents) == (
@@ -79,8 +80,12 @@ def test_added_again_in_place_of_the_old(file):
 
 def test_dirty(file):
     with closing(Index(file)) as index:
-        index.mark_dirty(add(index))
-        assert index.rows()[0].dirty
+        one = add(index)
+        index.mark_dirty(one)
+        index.update([(one, 7, True, 9.0)])
+        assert index.rows()[0].dirty, "what was used when says nothing of what is being written"
+        index.settle([(one, 8, False, 9.0)])
+        assert (index.rows()[0].dirty, index.rows()[0].cached_bytes) == (False, 8)
 
 
 def test_a_flipped_bit_in_a_manifest_is_found(file):

@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caterva2.cache import fileio
 from caterva2.cache import mirror as module
-from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.mirror import Mirror
+from caterva2.cache.pool import MirrorPool
+from caterva2.cache.spans import Spans
 from caterva2.model.extents import Extent, digest
 
 SIZE = 100_000
 DATA = random.Random(7).randbytes(SIZE)
 EXTENTS = [Extent(n, n * 1000, 1000, digest(DATA[n * 1000 : (n + 1) * 1000])) for n in range(100)]
-
-
-def open_files():
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def items(extents):
@@ -34,12 +33,12 @@ def pool(tmp_path):
 
 @pytest.fixture
 def mirror(pool):
-    return pool.mirror("m", SIZE, 100)
+    return Mirror(pool, "m", SIZE, 100)
 
 
 def reopened(pool):
     pool.close()
-    return pool.mirror("m", SIZE, 100)
+    return Mirror(pool, "m", SIZE, 100)
 
 
 def test_empty_at_first(mirror):
@@ -123,7 +122,7 @@ def test_a_full_disk_keeps_what_it_could(mirror, monkeypatch):
         wrote.extend([offset] if len(data) > 1 else [])
         return os.pwrite(fd, data, offset)
 
-    monkeypatch.setattr(module, "_pwrite_once", pwrite)
+    monkeypatch.setattr(fileio, "_pwrite_once", pwrite)
     new, error = mirror.write(items(EXTENTS[:5]))
     assert new == EXTENTS[:2]
     assert error is not None and error.errno == errno.ENOSPC
@@ -138,58 +137,24 @@ def test_removed(mirror, pool):
         mirror.read(EXTENTS[:1])
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors in /proc")
-def test_few_files_are_open(pool):
-    before = open_files()
-    mirrors = [pool.mirror(f"m{n}", SIZE, 100) for n in range(10)]
-    for _ in range(2):
-        for mirror in mirrors:
-            mirror.write(items(EXTENTS[:1]))
-            assert mirror.read(EXTENTS[:1])[0] == [DATA[:1000]]
-            assert open_files() - before <= 2 * 3
-    pool.close()
-    assert open_files() == before
-
-
-def test_many_threads_and_few_files(pool):
-    """Files are closed under others all the time; nobody reads or writes the wrong one."""
-    mirrors = [pool.mirror(f"m{n}", SIZE, 100) for n in range(8)]
-    wrong = []
-
-    def work(seed):
-        chance = random.Random(seed)
-        for _ in range(200):
-            which = chance.randrange(8)
-            extent = chance.choice(EXTENTS)
-            shifted = bytes(byte ^ which for byte in DATA[extent.offset : extent.stop])
-            mine = Extent(extent.number, extent.offset, extent.size, digest(shifted))
-            (piece,), rejected, _ = mirrors[which].read([mine])
-            if rejected or piece not in (None, shifted):
-                wrong.append((which, extent.number))
-            mirrors[which].write([(mine, shifted)])
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert len(pool) <= 3
-
-
 def spans(extents):
-    return (
+    return Spans(
         np.array([extent.number for extent in extents]),
         np.array([extent.offset for extent in extents]),
         np.array([extent.size for extent in extents]),
     )
 
 
+def evict(mirror, extents):
+    known = spans(extents)
+    return mirror.evict(known.numbers, known)
+
+
 class TestEvict:
     def test_makes_absent_and_leaves_the_others(self, mirror, pool):
         mirror.write(items(EXTENTS[:90]))
         before = mirror.data_file.stat().st_blocks
-        assert mirror.evict(*spans(EXTENTS[10:50] + EXTENTS[95:])) == (40, 40_000, None)
+        assert evict(mirror, (EXTENTS[10:50] + EXTENTS[95:])) == (40, 40_000, None)
         assert mirror.data_file.stat().st_blocks <= before - 8 * 8
         assert mirror.data_file.stat().st_size == SIZE
         for opened in (mirror, reopened(pool)):
@@ -202,8 +167,21 @@ class TestEvict:
     def test_one_that_overlaps_is_found_damaged(self, mirror):
         over = Extent(99, 4500, 1000, digest(DATA[4500:5500]))
         mirror.write(items([*EXTENTS[3:5], over]))
-        mirror.evict(*spans(EXTENTS[4:5]))
+        evict(mirror, (EXTENTS[4:5]))
         assert mirror.read([EXTENTS[3], over]) == ([DATA[3000:4000], None], [over], 2)
+
+    def test_one_that_overlaps_and_is_known_stays_whole(self, mirror):
+        over = Extent(99, 4500, 1000, digest(DATA[4500:5500]))
+        mirror.write(items([*EXTENTS[3:5], over]))
+        known = spans([*EXTENTS[:99], over])
+        assert mirror.evict(np.array([4]), known) == (1, 1000, None)
+        assert mirror.read([EXTENTS[3], over]) == ([DATA[3000:4000], DATA[4500:5500]], [], 2)
+
+    def test_blocks_shared_by_extents_that_go_one_after_the_other_are_freed(self, mirror):
+        mirror.write(items(EXTENTS))
+        for number in random.Random(2).sample(range(100), 100):
+            mirror.evict(np.array([number]), spans(EXTENTS))
+        assert mirror.data_file.stat().st_blocks == 0
 
     def test_readers_in_threads_get_no_zeros(self, mirror):
         """Extents go and come back all the time; what is read is right or absent."""
@@ -225,7 +203,7 @@ class TestEvict:
             thread.start()
         chance = random.Random(9)
         for _ in range(1500):
-            mirror.evict(*spans(sorted(chance.sample(EXTENTS, 30), key=lambda extent: extent.number)))
+            evict(mirror, (sorted(chance.sample(EXTENTS, 30), key=lambda extent: extent.number)))
             mirror.write(items(chance.sample(EXTENTS, 30)))
         stop.set()
         for thread in threads:
@@ -239,7 +217,7 @@ class TestEvict:
 
         monkeypatch.setattr(module, "punch", unsupported)
         mirror.write(items(EXTENTS[:4]))
-        count, nbytes, error = mirror.evict(*spans(EXTENTS[:2]))
+        count, nbytes, error = evict(mirror, (EXTENTS[:2]))
         assert (count, nbytes, error.errno) == (2, 2000, errno.EOPNOTSUPP)
         assert mirror.read(EXTENTS[:3])[0] == [None, None, DATA[2000:3000]]
 
@@ -247,7 +225,7 @@ class TestEvict:
 def test_concurrent_first_checks_leave_it_present(mirror, pool):
     mirror.write(items(EXTENTS[:1]))
     again = reopened(pool)
-    with again._open() as (_, map_fd, states):
+    with again._files.opened() as (_, map_fd, states):
         for _ in range(9):  # readers that all saw it unchecked
             assert again._judge(EXTENTS[0], True, 0, map_fd, states)
     assert again.unverified(EXTENTS[:1]) == []
@@ -266,9 +244,9 @@ def test_durable_bytes_are_on_disk_before_their_marks_and_these_before_it_is_don
     def marks():
         return mirror.map_file.read_bytes().count(1)
 
-    monkeypatch.setattr(module, "_fdatasync", sync)
+    monkeypatch.setattr(fileio, "_fdatasync", sync)
     pool = MirrorPool(tmp_path, durable=True)
-    mirror = pool.mirror("m", SIZE, 100)
+    mirror = Mirror(pool, "m", SIZE, 100)
     assert mirror.write(items(EXTENTS[3:6])) == (EXTENTS[3:6], None)
     assert seen == [(".data", True, 0), (".map", True, 3)]
     pool.close()

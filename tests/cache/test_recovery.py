@@ -1,8 +1,11 @@
+import asyncio
 import logging
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 
+from caterva2.cache import inventory
 from caterva2.cache.index import Index
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.testing.contracts import all_extents, read_all
@@ -61,6 +64,59 @@ class TestDamage:
         async with opened(directory=tmp_path / "copy") as cached:
             assert cached.stats.cached_bytes == cached.state(path).cached_bytes == expected
             assert await read_all(cached, path) == data
+
+    async def test_what_is_written_while_the_index_is_told_of_use_is_counted_again(
+        self, opened, path, data, tmp_path, monkeypatch
+    ):
+        """The rows are written in threads: what says clean may come after what says dirty."""
+        async with opened() as cached:
+            head = await cached.head(path)
+            extents = await all_extents(cached, head)
+            await cached.read(head, extents[:3])
+        update, mark_dirty = Index.update, Index.mark_dirty
+        marked = threading.Event()
+
+        def late_update(index, states):
+            marked.wait(5)
+            update(index, states)
+
+        def early_mark(index, version):
+            mark_dirty(index, version)
+            marked.set()
+
+        monkeypatch.setattr(Index, "update", late_update)
+        monkeypatch.setattr(Index, "mark_dirty", early_mark)
+        monkeypatch.setattr(inventory, "FLUSH_S", 0)
+        async with opened() as cached:
+            await cached.read(head, extents[:1])
+            monkeypatch.setattr(inventory, "FLUSH_S", 100)
+            await cached.read(head, extents[3:7])
+            expected = cached.stats.cached_bytes
+            await asyncio.sleep(0)
+            await cached._store._disk.close()  # all that was given to threads is done
+            shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # as after kill -9
+        async with opened(directory=tmp_path / "copy") as cached:
+            assert cached.stats.cached_bytes == cached.state(path).cached_bytes == expected == 7 * PAGE
+
+    async def test_what_was_found_to_be_wrong_is_counted_again(
+        self, opened, path, data, tmp_path, mirror_files
+    ):
+        async with opened() as cached:
+            await read_all(cached, path)
+        (data_file,) = [file for file in mirror_files() if file.suffix == ".data"]
+        with data_file.open("r+b") as file:
+            file.write(bytes([data[0] ^ 1]))
+        async with opened() as cached:
+            head = await cached.head(path)
+            (version,) = cached._store.all_of(path)
+            extents = await all_extents(cached, head)
+            assert await cached._store.read(version, extents[:2]) == [None, data[PAGE : 2 * PAGE]]
+            expected = cached.stats.cached_bytes
+            await cached._store._disk.close()
+            shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+        async with opened(directory=tmp_path / "copy") as cached:
+            assert cached.stats.cached_bytes == expected == len(data) - PAGE
+            assert not cached.state(path).complete
 
     async def test_a_damaged_head_is_fetched_again(self, opened, path, data, tmp_path):
         async with opened() as cached:

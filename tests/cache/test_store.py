@@ -5,8 +5,7 @@ import random
 import shutil
 from contextlib import aclosing
 
-from caterva2.cache import mirror as mirror_module
-from caterva2.cache import store as store_module
+from caterva2.cache import disk, fileio
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents, read_all
@@ -26,8 +25,8 @@ class TestDiskFailure:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return os.pwrite(fd, piece, offset)
 
-        monkeypatch.setattr(mirror_module, "_pwrite_once", pwrite)
-        monkeypatch.setattr(store_module, "RECOVERED_S", 0.3)
+        monkeypatch.setattr(fileio, "_pwrite_once", pwrite)
+        monkeypatch.setattr(disk, "RECOVERED_S", 0.3)
         async with opened() as cached:
             with caplog.at_level(logging.WARNING):
                 assert await read_all(cached, path) == data

@@ -179,7 +179,61 @@ def turn_read_only(directory: Path) -> None:
         (directory / "written").write_text("")
 
 
-def test_a_cache_that_cannot_be_written_at_the_start_is_named(mount, site, start, cache) -> None:
-    mount("-t", "tmpfs", "-o", "size=2m,ro", "tmpfs")
-    with pytest.raises(AssertionError, match=str(cache)):
-        start()
+def test_started_with_a_cache_that_cannot_be_written(
+    site, mount, start, health, read_all_right, cache
+) -> None:
+    site.environment |= TO_THE_LAST_BYTE
+    mount("-t", "tmpfs", "-o", "size=20m,ro", "tmpfs")
+    _, subscriber = start()
+    url = subscriber.url("subscriber")
+    assert health(url) == "degraded"
+    read_all_right(url)
+    assert health(url) == "degraded"
+    assert said_of(cache, subscriber) == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(cache)], check=True)
+    wait_until(lambda: read_all_right(url) or health(url) == "ok", timeout_s=40)
+    assert list((cache / "mirrors").iterdir())
+    assert subscriber.stop() == 0
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_started_with_a_cache_on_a_full_disk(
+    site, mount, start, restart, ask, health, read_all_right, cache, used_before
+) -> None:
+    site.environment |= TO_THE_LAST_BYTE
+    mount("-t", "tmpfs", "-o", "size=20m", "tmpfs")
+    if used_before:
+        _, subscriber = start()
+        read_all_right(subscriber.url("subscriber"))
+        assert subscriber.stop() == 0
+        fill_up(cache)
+        subscriber = restart()
+    else:
+        fill_up(cache)
+        _, subscriber = start()
+    url = subscriber.url("subscriber")
+    assert health(url) == "degraded"
+    read_all_right(url)
+    assert said_of(cache, subscriber) == 1
+
+    (cache / "ballast").unlink()
+    wait_until(lambda: read_all_right(url) or health(url) == "ok", timeout_s=40)
+    read_all_right(url)
+    missed = ask.metric(url, "caterva2_subscriber_cache_misses")
+    read_all_right(url)
+    assert ask.metric(url, "caterva2_subscriber_cache_misses") == missed
+    assert not list(cache.glob("*.damaged"))
+    assert subscriber.stop() == 0
+
+
+def fill_up(directory: Path) -> None:
+    """Leave not a byte free."""
+    with pytest.raises(OSError, match="No space left"), (directory / "ballast").open("wb", 0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+
+
+def said_of(cache: Path, subscriber) -> int:
+    """Return how many lines say that the cache cannot be used."""
+    subscriber.wait_for_line("cannot be used, data is passed through")
+    return sum(str(cache) in line and "cannot be used" in line for line in subscriber.lines)

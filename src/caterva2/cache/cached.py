@@ -95,12 +95,12 @@ class CachedSource:
         self._extents: Flights[_Key, bytes] = Flights()
 
     async def open(self) -> None:
-        """Open the directory.
+        """Open the directory. While it cannot be used, everything is passed through.
 
         Raises
         ------
-        OSError, ConfigError, sqlite3.Error
-            If it cannot be used.
+        ConfigError
+            If it was written by a newer release.
         """
         await self._store.open()
 

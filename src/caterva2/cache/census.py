@@ -1,4 +1,4 @@
-"""How many bytes the extents of a presence map stand for, and how many extents a version has."""
+"""What the extents of a presence map stand for, by the manifest that the index has of the version."""
 
 from __future__ import annotations
 
@@ -7,10 +7,54 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from caterva2.cache.index import Index
+from caterva2.cache.spans import Spans
+from caterva2.errors import Corrupt
 from caterva2.model.extents import FIXED_SLOTS, ChunkKind
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["count_extents", "extent_spans", "present_bytes"]
+__all__ = ["all_spans", "count_extents", "present_bytes", "stored_manifest"]
+
+
+def stored_manifest(
+    index: Index, version: int, numbers: npt.NDArray[np.int64] | None = None
+) -> tuple[Head | None, list[Page]]:
+    """Return what an index has of a version's manifest, as far as it is sound.
+
+    Parameters
+    ----------
+    index : Index
+    version : int
+        Its id.
+    numbers : ndarray of int64, optional
+        Only the pages of these extents, ascending.
+
+    Returns
+    -------
+    head : Head or None
+    pages : list of Page
+        None of them if any of the manifest cannot be decoded.
+
+    Raises
+    ------
+    sqlite3.Error
+        If the index cannot be read.
+    """
+    try:
+        encoded = index.head(version)
+        head = Head.decode(encoded) if encoded is not None else None
+        if head is None:
+            return None, []
+        wanted = index.page_numbers(version) if numbers is None else _pages_of(head, numbers)
+        blobs = (index.page(version, number) for number in wanted)
+        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
+    except Corrupt:
+        return None, []
+
+
+def _pages_of(head: Head, numbers: npt.NDArray[np.int64]) -> Iterable[int]:
+    chunks = np.unique((numbers[numbers >= FIXED_SLOTS] - FIXED_SLOTS) // head.slots_per_chunk)
+    return head.pages_of(chunks.tolist()) if len(chunks) else ()
 
 
 def present_bytes(
@@ -50,35 +94,26 @@ def count_extents(head: Head, pages: Iterable[Page]) -> int:
     return len(head.fixed) + sum(int(np.count_nonzero(_slot_sizes(page))) for page in pages)
 
 
-def extent_spans(
-    head: Head, pages: Iterable[Page], numbers: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where extents are.
+def all_spans(head: Head, pages: Iterable[Page]) -> Spans:
+    """Return where the extents of some pages are, and the fixed ones.
 
     Parameters
     ----------
     head : Head
     pages : iterable of Page
-        Those that are known.
-    numbers : ndarray of int64, shape (n,)
-        Extent numbers, ascending.
-
-    Returns
-    -------
-    offsets, sizes : ndarray of int64, shape (n,)
-        In bytes; a size of 0 for those that no page given knows.
+        Ascending.
     """
-    offsets, sizes = np.zeros((2, len(numbers)), np.int64)
-    for extent in head.fixed:
-        where = numbers == extent.number
-        offsets[where], sizes[where] = extent.offset, extent.size
+    fixed = sorted(head.fixed, key=lambda extent: extent.number)
+    numbers = [np.array([extent.number for extent in fixed], np.int64)]
+    offsets = [np.array([extent.offset for extent in fixed], np.int64)]
+    sizes = [np.array([extent.size for extent in fixed], np.int64)]
     for page in pages:
-        bounds = FIXED_SLOTS + np.array([page.first, page.first + len(page)]) * page.slots_per_chunk
-        first, stop = (int(n) for n in np.searchsorted(numbers, bounds))
-        slots = numbers[first:stop] - bounds[0]
-        offsets[first:stop] = _slot_offsets(page)[slots]
-        sizes[first:stop] = _slot_sizes(page)[slots]
-    return offsets, sizes
+        slot_sizes = _slot_sizes(page)
+        slots = np.flatnonzero(slot_sizes)
+        numbers.append(FIXED_SLOTS + page.first * page.slots_per_chunk + slots)
+        offsets.append(_slot_offsets(page)[slots])
+        sizes.append(slot_sizes[slots])
+    return Spans(np.concatenate(numbers), np.concatenate(offsets), np.concatenate(sizes))
 
 
 def _slot_offsets(page: Page) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What has to go, and how much of it: the quota, the free disk, and which extents were used least recently.
+"""Which extents were used least recently, and go first.
 
 When an extent was used is a tick of a clock that counts reads, in one array for each version that was read
 since the start. It does not survive a restart: until it is read again, all of a version counts as used when
@@ -8,95 +8,33 @@ the version was used last, before all that was read since.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.cache.census import extent_spans
+from caterva2.cache.census import all_spans, stored_manifest
 from caterva2.cache.index import Index
 from caterva2.cache.version import Version
-from caterva2.errors import Corrupt
-from caterva2.model.extents import FIXED_SLOTS, Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.extents import Extent
 
-__all__ = ["FOLLOWED", "ORDINARY", "PINNED", "Choice", "Clock", "Room", "choose", "evict_extents"]
+__all__ = [
+    "FOLLOWED",
+    "ORDINARY",
+    "PINNED",
+    "Choice",
+    "Clock",
+    "Present",
+    "Queue",
+    "choose",
+    "evict_extents",
+    "look",
+]
 
 ORDINARY, FOLLOWED, PINNED = range(3)
 """Ranks of datasets: lower ones go first, pinned ones never."""
-
-LOW_WATERMARK = 0.9
-"""Eviction goes on until this much of the quota is used, and as much more of the disk is free."""
-
-STAT_S = 1.0
-STAT_BYTES = 64 * 1024 * 1024
-"""The file system is asked for its free space after so many seconds or bytes written."""
-
-
-class Room:
-    """How much room there is: under the quota and on the disk.
-
-    Parameters
-    ----------
-    directory : Path
-    quota_bytes : int or None
-        Most that all versions may take.
-    min_free_bytes : int
-        Least that stays free on the disk; 0 not to look.
-    """
-
-    def __init__(self, directory: Path, quota_bytes: int | None, min_free_bytes: int) -> None:
-        self._directory = directory
-        self._quota_bytes = quota_bytes
-        self._min_free_bytes = min_free_bytes
-        self.reserved_bytes = 0
-        self._free_bytes = 0
-        self._asked_at = float("-inf")
-        self._since_bytes = 0
-
-    def never(self, nbytes: int) -> bool:
-        """Return whether there will be no room for so much, whatever is evicted."""
-        return self._quota_bytes is not None and nbytes > self._quota_bytes
-
-    def excess(self, cached_bytes: int, nbytes: int) -> int:
-        """Return how much must be evicted before `nbytes` may be written, in bytes; 0 if there is room."""
-        excess = 0
-        in_use = cached_bytes + self.reserved_bytes
-        if self._quota_bytes is not None and in_use + nbytes > self._quota_bytes:
-            target = max(int(self._quota_bytes * LOW_WATERMARK), nbytes)
-            excess = in_use + nbytes - min(target, self._quota_bytes)
-        lacking = self.lacking(nbytes)
-        if lacking > 0:
-            excess = max(excess, lacking + int(self._min_free_bytes * (1 - LOW_WATERMARK)))
-        return excess
-
-    def lacking(self, nbytes: int) -> int:
-        """Return how much less than there must be would be free on the disk with `nbytes` more, in bytes."""
-        if not self._min_free_bytes:
-            return 0
-        return max(0, self._min_free_bytes - (self._free() - self.reserved_bytes - nbytes))
-
-    def written(self, nbytes: int) -> None:
-        """Note that so much less of the disk is free."""
-        self._free_bytes -= nbytes
-        self._since_bytes += nbytes
-
-    def freed(self) -> None:
-        """Note that the file system has to be asked again."""
-        self._asked_at = float("-inf")
-
-    def _free(self) -> int:
-        now = time.monotonic()
-        if now - self._asked_at > STAT_S or self._since_bytes > STAT_BYTES:
-            self._asked_at, self._since_bytes = now, 0
-            self._free_bytes = self._min_free_bytes * 2  # where it does not say: as if there were enough
-            with contextlib.suppress(OSError):
-                self._free_bytes = shutil.disk_usage(self._directory).free
-        return self._free_bytes
 
 
 class Clock:
@@ -119,12 +57,13 @@ class Clock:
         ticks = version.ticks
         if ticks is None:  # untouched pages of it take no memory
             ticks = version.ticks = np.zeros(version.mirror.nextents, np.uint32)
+            version.oldest_tick = 0 if version.cached_bytes else self._tick
         for extent in extents:
             ticks[extent.number] = self._tick
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Choice:
     """Extents of a version that are to go.
 
@@ -142,56 +81,105 @@ class Choice:
     whole: bool
 
 
-def choose(versions: Sequence[Version], nbytes: int) -> list[Choice]:
-    """Choose the least recently used extents of some versions, of about `nbytes` in all.
+class Queue:
+    """Versions by when any extent that is here of them may have been used last, longest ago first.
 
-    About, as the sizes of a version's extents are taken to be alike: nobody has to look them all up. A
-    version whose presence map cannot be read is chosen as a whole.
+    That is known without a look at presence maps: a bound from when a map was last looked at. So who wants
+    the extents that were used least recently looks into the versions that come first, not into all.
+
+    Parameters
+    ----------
+    versions : iterable of Version
+    by_extent : bool
+        If not, they come by when they were used last as a whole.
     """
-    choices: list[Choice] = []
-    for version in sorted((v for v in versions if v.ticks is None), key=lambda version: version.last_used):
-        if nbytes <= 0:
-            return choices
-        numbers = _present(version)
-        count = min(len(numbers), int(nbytes / _mean_bytes(version, numbers)) + 1)
-        choices.append(Choice(version, numbers[:count], count == len(numbers)))
-        nbytes -= min(nbytes, version.cached_bytes)
-    return choices + (
-        _choose_by_ticks([v for v in versions if v.ticks is not None], nbytes) if nbytes else []
-    )
+
+    def __init__(self, versions: Iterable[Version], *, by_extent: bool) -> None:
+        self._entries = [(v.oldest_tick if by_extent else 0, v.last_used, v) for v in versions]
+        self._entries.sort(key=itemgetter(0, 1))
+        self._next = 0
+
+    def restart(self) -> None:
+        """Begin with the first again."""
+        self._next = 0
+
+    def pop(self, before: float) -> Version | None:
+        """Return the next version, if it may have extents from before a tick."""
+        if self._next == len(self._entries) or self._entries[self._next][0] >= before:
+            return None
+        self._next += 1
+        return self._entries[self._next - 1][2]
 
 
-def _choose_by_ticks(versions: list[Version], nbytes: int) -> list[Choice]:
-    if not versions:
-        return []
-    versions = sorted(versions, key=lambda version: version.last_used)
-    present = [_present(version) for version in versions]
-    counts = [len(numbers) for numbers in present]
-    ticks = np.concatenate(
-        [v.ticks[numbers] for v, numbers in zip(versions, present, strict=True) if v.ticks is not None]
-    )
-    sizes = [_mean_bytes(version, numbers) for version, numbers in zip(versions, present, strict=True)]
-    order = np.argsort(ticks, kind="stable")  # of one tick: by version, by number
-    reached = np.cumsum(np.repeat(sizes, counts)[order])
-    going = np.zeros(len(order), bool)
-    going[order[: int(np.searchsorted(reached, nbytes)) + 1]] = True
-    parts = np.split(going, np.cumsum(counts)[:-1])
-    return [
-        Choice(version, numbers[part], bool(part.all()))
-        for version, numbers, part in zip(versions, present, parts, strict=True)
-        if part.any() or not len(part)
-    ]
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is here of a version, and when it was used.
+
+    Attributes
+    ----------
+    version : Version
+    numbers : ndarray of int64, shape (n,)
+        Extents, ascending; none if the presence map cannot be read.
+    ticks : ndarray of uint32, shape (n,)
+        When each was used; 0 for all before the start.
+    extent_bytes : float
+        The sizes of a version's extents are taken to be alike: nobody has to look them all up.
+    """
+
+    version: Version
+    numbers: npt.NDArray[np.int64]
+    ticks: npt.NDArray[np.uint32]
+    extent_bytes: float
 
 
-def _present(version: Version) -> npt.NDArray[np.int64]:
+def look(versions: Iterable[Version]) -> list[Present]:
+    """Look at presence maps."""
+    return [_look(version) for version in versions]
+
+
+def _look(version: Version) -> Present:
+    numbers = np.empty(0, np.int64)
     with contextlib.suppress(OSError):
         if version.mirror is not None:
-            return version.mirror.numbers()
-    return np.empty(0, np.int64)
+            numbers = version.mirror.numbers()
+    extent_bytes = max(version.cached_bytes / max(len(numbers), 1), 1.0)
+    if version.ticks is None:
+        return Present(version, numbers, np.zeros(len(numbers), np.uint32), extent_bytes)
+    ticks = version.ticks[numbers]
+    if len(ticks):
+        version.oldest_tick = int(ticks.min())
+    return Present(version, numbers, ticks, extent_bytes)
 
 
-def _mean_bytes(version: Version, numbers: npt.NDArray[np.int64]) -> float:
-    return max(version.cached_bytes / max(len(numbers), 1), 1.0)
+def choose(present: Iterable[Present], nbytes: int) -> tuple[list[Choice], int]:
+    """Choose the least recently used extents, of about `nbytes` in all.
+
+    Of those that were used at one tick, or before the start, the ones of the version that was used least
+    recently go first. A version of which nothing can be found is chosen as a whole.
+
+    Returns
+    -------
+    choices : list of Choice
+    tick : int
+        When the last of them was used.
+    """
+    present = sorted(present, key=lambda some: some.version.last_used)
+    if not present:
+        return [], 0
+    counts = [len(some.numbers) for some in present]
+    ticks = np.concatenate([some.ticks for some in present])
+    order = np.argsort(ticks, kind="stable")
+    reached = np.cumsum(np.repeat([some.extent_bytes for some in present], counts)[order])
+    chosen = order[: int(np.searchsorted(reached, nbytes)) + 1]
+    going = np.zeros(len(order), bool)
+    going[chosen] = True
+    parts = np.split(going, np.cumsum(counts)[:-1])
+    choices = [
+        Choice(some.version, some.numbers[part], bool(part.all()))
+        for some, part in zip(present, parts, strict=True)
+        if part.any() or not len(part)
+    ]
+    return choices, int(ticks[chosen].max(initial=0))
 
 
 def evict_extents(
@@ -209,28 +197,7 @@ def evict_extents(
     sqlite3.Error
         If the index cannot be read.
     """
-    head, pages = _manifest_of(index, version, numbers)
+    head, pages = stored_manifest(index, version.id, numbers)
     if head is None or version.mirror is None:
         return 0, 0, None
-    offsets, sizes = extent_spans(head, pages, numbers)
-    known = sizes > 0
-    return version.mirror.evict(numbers[known], offsets[known], sizes[known])
-
-
-def _manifest_of(
-    index: Index, version: Version, numbers: npt.NDArray[np.int64]
-) -> tuple[Head | None, list[Page]]:
-    """Return what the index has of the manifest of some extents, as far as it is sound."""
-    pages = []
-    try:
-        encoded = index.head(version.id)
-        if encoded is None:
-            return None, []
-        head = Head.decode(encoded)
-        chunks = np.unique((numbers[numbers >= FIXED_SLOTS] - FIXED_SLOTS) // head.slots_per_chunk)
-        for number in head.pages_of(chunks.tolist()) if len(chunks) else []:
-            if (blob := index.page(version.id, number)) is not None:
-                pages.append(Page.decode(blob, head))
-    except Corrupt:
-        return None, []
-    return head, pages
+    return version.mirror.evict(numbers, all_spans(head, pages))

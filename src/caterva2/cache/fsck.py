@@ -91,8 +91,8 @@ async def check_version(store: Store, source: Source, version: Version) -> Check
     Checked
     """
     found = Checked(version.path, version.etag)
-    numbers = store.numbers(version)
     with store.holding(version):
+        numbers = await store.numbers(version)
         head = store.head(version)
         if head is None:  # damaged in the index: nothing of it can be checked
             log.warning("the index has no sound head of %s: all of it is dropped", version.path)
@@ -163,28 +163,29 @@ class _Check:
             except Caterva2Error as error:
                 self._reachable = False  # asking again for each batch would take for ever
                 log.warning("%s cannot be repaired now: %s", self._head.path, error)
-        return len(wrong) - len(self._absent(wrong))
+        return len(wrong) - len(await self._absent(wrong))
 
-    def _absent(self, extents: list[Extent]) -> set[int]:
+    async def _absent(self, extents: list[Extent]) -> set[int]:
         """Return the numbers of those that are not kept, also where there was no room for them."""
-        here = set(self._store.numbers(self._version).tolist())
+        here = set((await self._store.numbers(self._version)).tolist())
         return {extent.number for extent in extents} - here
 
     async def _recount(self) -> None:
         """Let what is counted be what is present.
 
-        Both are taken at one moment in which nobody else is inside: whatever is written or found to be wrong
-        later changes both alike. A version that is never quiet keeps its count.
+        Both are taken while nobody else is inside: whatever is written or found to be wrong later changes
+        both alike. A version that is never quiet keeps its count.
         """
         for _ in range(int(QUIET_S / QUIET_STEP_S)):
             if self._version.users == 1:
-                break
+                counted, entered = self._version.cached_bytes, self._version.entered
+                numbers = await self._store.numbers(self._version)
+                if self._version.entered == entered + 1:  # we did
+                    break
             await asyncio.sleep(QUIET_STEP_S)
         else:
             log.info("%s is being read all the time: its bytes were not counted again", self._head.path)
             return
-        counted = self._version.cached_bytes
-        numbers = self._store.numbers(self._version)
         nbytes = 0
         async for page, some in self._pages(numbers):
             nbytes += present_bytes(self._head, [page] if page else [], some)[0]

@@ -15,7 +15,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["can_punch", "punch"]
+__all__ = ["UNSUPPORTED", "can_punch", "punch"]
+
+UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors that say that there are no holes; others say something of the disk."""
 
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
@@ -63,12 +66,12 @@ def punch(fd: int, offset: int, size: int) -> None:
 
 
 def can_punch(directory: Path) -> bool:
-    """Return whether files of a directory can have holes punched."""
+    """Return whether files of a directory can have holes punched; True if a disk that fails does not tell."""
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
             file.write(b"\1" * _PROBE_BYTES)
             punch(file.fileno(), 0, _PROBE_BYTES)
             file.seek(0)
             return not any(file.read(_PROBE_BYTES))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in UNSUPPORTED

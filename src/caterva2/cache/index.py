@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caterva2.database import connect, open_database
+from caterva2.errors import ConfigError
 from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath, parse_path
 
-__all__ = ["SCHEMA_VERSION", "Index", "Row"]
+__all__ = ["SCHEMA_VERSION", "Index", "Row", "RowState"]
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +50,9 @@ CREATE TABLE pages (
     PRIMARY KEY (version, number)
 ) WITHOUT ROWID;
 """
+
+RowState = tuple[int, int, bool, float]
+"""``(version, cached_bytes, complete, last_used)``, as in a `Row`."""
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +101,19 @@ class Index:
     Raises
     ------
     ConfigError
-        If it was written by a newer release, or cannot be opened.
+        If it was written by a newer release.
+    sqlite3.Error
+        If it cannot be opened.
     """
 
     def __init__(self, file: Path, *, durable: bool = False) -> None:
         self._write_lock = threading.Lock()
-        self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
+        try:
+            self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
+        except ConfigError as error:
+            if isinstance(error.__cause__, sqlite3.Error):  # the disk, nothing that is configured
+                raise error.__cause__ from None
+            raise
         try:
             if durable:
                 self._writer.execute("PRAGMA synchronous = FULL")
@@ -201,16 +212,23 @@ class Index:
             )
 
     def mark_dirty(self, version: int) -> None:
-        """Note that extents of a version are about to be written."""
+        """Note that what is here of a version is about to change, or has: only `settle` undoes it."""
         with self._writing() as writer:
             writer.execute("UPDATE versions SET dirty = 1 WHERE id = ?", (version,))
 
-    def update(self, states: Iterable[tuple[int, int, bool, float, bool]]) -> None:
-        """Write ``(version, cached_bytes, complete, last_used, dirty)`` of some versions."""
+    def update(self, states: Iterable[RowState]) -> None:
+        """Write the states of some versions; those that are dirty stay so."""
+        self._update(states, "dirty")
+
+    def settle(self, states: Iterable[RowState]) -> None:
+        """Write the states of some versions, which are to be believed from now on."""
+        self._update(states, "0")
+
+    def _update(self, states: Iterable[RowState], dirty: str) -> None:
         with self._writing() as writer:
             writer.executemany(
-                "UPDATE versions SET cached_bytes = ?2, complete = ?3, last_used = ?4, dirty = ?5 "
-                "WHERE id = ?1",
+                "UPDATE versions SET cached_bytes = ?2, complete = ?3, last_used = ?4, "
+                f"dirty = {dirty} WHERE id = ?1",
                 list(states),
             )
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from pathlib import Path
 
-from caterva2.cache.census import count_extents, present_bytes
-from caterva2.cache.index import Index, Row
-from caterva2.cache.mirror import MirrorPool
+from caterva2.cache.census import count_extents, present_bytes, stored_manifest
+from caterva2.cache.index import Index, Row, RowState
+from caterva2.cache.mirror import Mirror
+from caterva2.cache.pool import MirrorPool
 from caterva2.cache.version import Version
-from caterva2.errors import Corrupt
+from caterva2.database import put_aside
 from caterva2.model.extents import digest
-from caterva2.model.manifest import Head, Page
 
-__all__ = ["is_complete", "mirror_name", "recover", "row_state"]
+__all__ = ["is_complete", "mirror_name", "open_index", "recover", "row_state"]
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,39 @@ def mirror_name(version: int) -> str:
     return digest(b"mirror %d" % version).hex()
 
 
-def row_state(version: Version) -> tuple[int, int, bool, float, bool]:
+def row_state(version: Version) -> RowState:
     """Return what `Index.update` takes."""
-    return version.id, version.cached_bytes, version.complete, version.last_used, version.dirty
+    return version.id, version.cached_bytes, version.complete, version.last_used
+
+
+def open_index(file: Path, pool: MirrorPool, *, durable: bool) -> tuple[Index, list[Version]]:
+    """Open an index, make it and the mirrors agree, and return it with the versions that are here.
+
+    One that is damaged is put aside: then nothing is here.
+
+    Raises
+    ------
+    OSError, sqlite3.Error
+        If the disk cannot be used.
+    ConfigError
+        If it was written by a newer release.
+    """
+    try:
+        return _open(file, pool, durable=durable)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        put_aside(file, error)
+        return _open(file, pool, durable=durable)
+
+
+def _open(file: Path, pool: MirrorPool, *, durable: bool) -> tuple[Index, list[Version]]:
+    index = Index(file, durable=durable)
+    try:
+        return index, recover(index, pool)
+    except BaseException:
+        index.close()
+        raise
 
 
 def recover(index: Index, pool: MirrorPool) -> list[Version]:
@@ -52,7 +83,7 @@ def recover(index: Index, pool: MirrorPool) -> list[Version]:
     try:
         while index.remove(lost):
             pass
-        index.update(map(row_state, unclean))
+        index.settle(row_state(version) for version in unclean if not version.dirty)
     except sqlite3.Error as error:  # a full disk: what is here can be served nevertheless
         log.warning("what the start found of the cache cannot be written: %s", error)
     return versions
@@ -65,7 +96,7 @@ def _reopened(row: Row, pool: MirrorPool) -> Version:
         row.etag,
         row.generation,
         row.size,
-        pool.mirror(mirror_name(row.id), row.size, row.nextents),
+        Mirror(pool, mirror_name(row.id), row.size, row.nextents),
         cached_bytes=row.cached_bytes,
         complete=row.complete or not row.size,
         last_used=row.last_used,
@@ -75,7 +106,7 @@ def _reopened(row: Row, pool: MirrorPool) -> Version:
 
 def _recount(index: Index, version: Version) -> None:
     """Set `cached_bytes` and `complete` from the presence map."""
-    head, pages = _manifest(index, version)
+    head, pages = stored_manifest(index, version.id)
     if head is None or version.mirror is None:
         return
     numbers = version.mirror.numbers()
@@ -87,20 +118,7 @@ def _recount(index: Index, version: Version) -> None:
 
 def is_complete(index: Index, version: Version) -> bool:
     """Return whether all extents of a version are present."""
-    head, pages = _manifest(index, version)
+    head, pages = stored_manifest(index, version.id)
     if head is None or version.mirror is None or len(pages) != head.npages:
         return False
     return len(version.mirror.numbers()) == count_extents(head, pages)
-
-
-def _manifest(index: Index, version: Version) -> tuple[Head | None, list[Page]]:
-    """Return what the index has of a version's manifest, as far as it is sound."""
-    try:
-        encoded = index.head(version.id)
-        head = Head.decode(encoded) if encoded is not None else None
-        if head is None:
-            return None, []
-        blobs = (index.page(version.id, number) for number in index.page_numbers(version.id))
-        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
-    except Corrupt:
-        return None, []

@@ -118,12 +118,14 @@ class Version:
         Seconds since the epoch.
     dirty : bool
         The index knows that it is being changed.
-    users : int
-        Readers inside; its files stay while there are any.
+    users, entered : int
+        Readers inside, and those that ever were; its files stay while there are any inside.
     held : int
         Those of them that need all that is here to stay: nothing of it is evicted.
     ticks : ndarray of uint32 or None
         When each extent was last used, by `caterva2.cache.eviction.Clock`; None if none was since the start.
+    oldest_tick : int
+        Nothing that is here was last used before it, as far as is known; 0 before the start.
     doomed : bool
         It is removed once the last reader leaves.
     """
@@ -139,8 +141,10 @@ class Version:
     last_used: float = 0.0
     dirty: bool = False
     users: int = 0
+    entered: int = 0
     held: int = 0
     ticks: npt.NDArray[np.uint32] | None = None
+    oldest_tick: int = 0
     doomed: bool = False
 
     @property
