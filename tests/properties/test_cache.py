@@ -652,7 +652,6 @@ def test_cache() -> None:
     print(json.dumps(done))
 
 
-@pytest.mark.xfail(strict=False, reason="the index learns that an extent was wrong when it is next flushed")
 @pytest.mark.parametrize("by_fsck", [False, True])
 async def test_what_was_found_to_be_wrong_is_not_counted_after_a_crash(tmp_path: Path, by_fsck: bool) -> None:
     """A flipped byte is found while the origin is down; then the process is killed."""

@@ -176,10 +176,7 @@ class Inventory:
     # -- counts ----------------------------------------------------------------------------------
 
     def count(self, version: Version, nbytes: int) -> None:
-        """Note that so many bytes more of a version are here, or so many less.
-
-        Where that was not known before (`mark_dirty`), the index hears of it now.
-        """
+        """Note that so many bytes more of a version are here, or so many less; see `mark_dirty`."""
         version.cached_bytes += nbytes
         self._stats.cached_bytes += nbytes
         self._touched.add(version)
@@ -187,11 +184,9 @@ class Inventory:
             self.changes += 1
         elif nbytes < 0:
             version.complete = False
-        if nbytes and not version.dirty and self.index is not None:
-            self._disk.later(self.index.mark_dirty, version.id)
 
     async def mark_dirty(self, version: Version) -> None:
-        """Let the index know that what it says of a version is about to change.
+        """Let the index know that what it says of a version changes, until all of that is settled.
 
         Raises
         ------

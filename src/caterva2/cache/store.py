@@ -150,7 +150,7 @@ class Store:
             return [None] * len(extents)
         try:
             if sum(extent.size for extent in extents) <= INLINE_BYTES:
-                return self._judged(version, *mirror.read(extents))
+                return await self._judged(version, *mirror.read(extents))
             return await self._disk.whole(self._read(version, mirror, extents))
         except OSError as error:
             self._disk.health.failed(error)
@@ -158,15 +158,15 @@ class Store:
 
     async def _read(self, version: Version, mirror: Mirror, extents: Sequence[Extent]) -> list[bytes | None]:
         with self.using(version):
-            return self._judged(version, *await self._disk.run(mirror.read, extents))
+            return await self._judged(version, *await self._disk.run(mirror.read, extents))
 
-    def _judged(
+    async def _judged(
         self, version: Version, pieces: list[bytes | None], rejected: list[Extent], verified: int
     ) -> list[bytes | None]:
         self.stats.verified += verified
         self.stats.rejected += len(rejected)
         if rejected:
-            self._inventory.count(version, -sum(extent.size for extent in rejected))
+            await self._correct(version, -sum(extent.size for extent in rejected))
         for extent in rejected:
             log.warning(
                 "%d bytes of the mirror of %s at offset %d do not match their digest: fetching them again",
@@ -207,7 +207,7 @@ class Store:
     ) -> list[Extent] | None:
         with self.holding(version), self._disk.health.guard():
             pieces, rejected, verified = await self._disk.run(mirror.check, extents)
-            self._judged(version, pieces, rejected, verified)
+            await self._judged(version, pieces, rejected, verified)
             return rejected
         return None
 
@@ -219,9 +219,14 @@ class Store:
 
     async def correct(self, version: Version, nbytes: int) -> None:
         """Add to the bytes that a version is said to have here."""
-        self._inventory.count(version, nbytes)
+        await self._correct(version, nbytes)
         with self._disk.health.guard():
             await self._complete(version)
+
+    async def _correct(self, version: Version, nbytes: int) -> None:
+        self._inventory.count(version, nbytes)
+        with self._disk.health.guard():
+            await self._inventory.mark_dirty(version)
 
     async def write(self, version: Version, items: Sequence[tuple[Extent, bytes]]) -> bool:
         """Keep bytes that have been checked; returns whether they were kept."""
