@@ -137,6 +137,27 @@ class TestSlowClients:
         assert await get(part(site, "large.b2nd")) == LARGE.tobytes()
 
 
+class TestSlowPublishers:
+    async def test_large_reads_of_what_is_here_do_not_wait_for_it(self, beside, get, session, large) -> None:
+        site = await beside({"large.b2nd": large, "cold.b2nd": large})
+        budget = site.subscriber.reader.budget
+        expected = LARGE.tobytes()
+        assert await get(part(site, "large.b2nd")) == expected
+        site.publisher.gate.clear()
+        async with asyncio.TaskGroup() as clients:
+
+            async def read() -> bytes:
+                async with session.get(part(site, "cold.b2nd"), headers=RAW) as answer:
+                    return await answer.read()
+
+            cold = [clients.create_task(read()) for _ in range(2 * budget.limit_bytes // len(expected) + 2)]
+            await until(lambda: site.publisher.under_way)
+            assert await get(part(site, "large.b2nd")) == expected
+            assert not any(client.done() for client in cold)
+            site.publisher.gate.set()
+        assert {client.result() for client in cold} == {expected}
+
+
 class TestClientsThatLeave:
     async def test_nobody_is_asked_for_what_nobody_wants(self, beside, get, fine) -> None:
         site = await beside({"fine.b2nd": fine})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -200,6 +200,9 @@ class LocalSource:
             self._explain(head, error)
         self.stats.bytes_read += sum(size for _, size in spans)
         return data
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Do nothing: all is here."""
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the bytes of a version's file; see `Source.stream`."""
