@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from caterva2.frame.write import write_array
+from caterva2.source.slices import SLAB_BYTES
 from caterva2.testing.faults import Fault
 from caterva2.testing.waiting import until
 
@@ -150,7 +151,7 @@ class TestSlowPublishers:
                 async with session.get(part(site, "cold.b2nd"), headers=RAW) as answer:
                     return await answer.read()
 
-            cold = [clients.create_task(read()) for _ in range(2 * budget.limit_bytes // len(expected) + 2)]
+            cold = [clients.create_task(read()) for _ in range(budget.limit_bytes // SLAB_BYTES + 2)]
             await until(lambda: site.publisher.under_way)
             assert await get(part(site, "large.b2nd")) == expected
             assert not any(client.done() for client in cold)
