@@ -42,6 +42,18 @@ def test_few_files_are_open(pool):
     assert open_files() == before
 
 
+def test_large_maps_are_not_all_held(pool, monkeypatch):
+    monkeypatch.setattr("caterva2.cache.pool.MAX_MAP_BYTES", 250)
+    mirrors = [Mirror(pool, f"m{n}", SIZE, 100) for n in range(3)]
+    for mirror in [*mirrors, Mirror(pool, "large", SIZE, 1000)]:
+        mirror.write(items(EXTENTS[:1]))
+        assert mirror.read(EXTENTS[:1])[0] == [DATA[:1000]]
+        assert pool.map_bytes <= 250 or len(pool) == 1
+    assert (len(pool), pool.map_bytes) == (1, 1000)
+    assert mirrors[0].read(EXTENTS[:1])[0] == [DATA[:1000]]
+    assert (len(pool), pool.map_bytes) == (1, 100)
+
+
 def test_many_threads_and_few_files(pool):
     """Files are closed under others all the time; nobody reads or writes the wrong one."""
     mirrors = [Mirror(pool, f"m{n}", SIZE, 100) for n in range(8)]

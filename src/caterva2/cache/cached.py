@@ -311,6 +311,21 @@ class CachedSource:
             return CacheState(etag, 0, False, None)
         return CacheState(etag, version.cached_bytes, version.complete, version.last_used)
 
+    @property
+    def in_flight(self) -> int:
+        """How many heads, pages and extents are being fetched."""
+        return self._heads.in_flight + self._pages.in_flight + self._extents.in_flight
+
+    @property
+    def manifest_bytes(self) -> int:
+        """What manifests take in memory."""
+        return self._store.manifest_bytes
+
+    @property
+    def open_mirrors(self) -> int:
+        """How many mirrors have their files open."""
+        return self._store.open_mirrors
+
     def states(self) -> list[CachedVersion]:
         """Return all versions that are here, also of datasets that are not published any more, by path."""
         return sorted(

@@ -33,6 +33,11 @@ class Flights(Generic[K, V]):
         self._tasks: set[asyncio.Task[dict[K, V]]] = set()
         self._closed = False
 
+    @property
+    def in_flight(self) -> int:
+        """How many keys are being fetched."""
+        return len(self._by_key)
+
     async def get(
         self,
         keys: Sequence[K],

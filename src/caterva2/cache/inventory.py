@@ -118,6 +118,11 @@ class Inventory:
         """Return all versions of a dataset that are here."""
         return list(self._versions.get(str(path), {}).values())
 
+    @property
+    def open_mirrors(self) -> int:
+        """How many have their files open."""
+        return len(self._pool)
+
     # -- coming ----------------------------------------------------------------------------------
 
     async def add(self, head: Head, encoded: bytes) -> Version:

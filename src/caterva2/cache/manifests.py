@@ -12,11 +12,13 @@ from caterva2.cache.version import Version
 from caterva2.errors import Corrupt
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["Manifests"]
+__all__ = ["MANIFEST_BYTES", "Manifests"]
 
-HEADS_BYTES = 32 * 1024 * 1024
-PAGES_BYTES = 128 * 1024 * 1024
-"""Decoded manifests held in memory, in bytes."""
+HEADS_BYTES = 16 * 1024 * 1024
+PAGES_BYTES = 48 * 1024 * 1024
+"""Decoded manifests held in memory, in bytes; all others are read from the index."""
+
+MANIFEST_BYTES = HEADS_BYTES + PAGES_BYTES
 
 
 class Manifests:
@@ -33,6 +35,11 @@ class Manifests:
         self._disk = disk
         self._heads: BytesLru[tuple[str, str], Head] = BytesLru(HEADS_BYTES)
         self._pages: BytesLru[tuple[Hashable, int], Page] = BytesLru(PAGES_BYTES)
+
+    @property
+    def nbytes(self) -> int:
+        """What those in memory take."""
+        return self._heads.nbytes + self._pages.nbytes
 
     def head(self, version: Version) -> Head | None:
         """Return the head of a version; None if it was damaged on disk."""

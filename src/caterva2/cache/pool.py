@@ -9,7 +9,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,19 @@ import numpy.typing as npt
 
 from caterva2.cache.fileio import force, read_at
 
-__all__ = ["ABSENT", "PRESENT", "VERIFIED", "MirrorFiles", "MirrorPool"]
+__all__ = ["ABSENT", "MAX_MAP_BYTES", "MAX_OPEN", "PRESENT", "VERIFIED", "MirrorFiles", "MirrorPool"]
 
 DATA_SUFFIX = ".data"
 MAP_SUFFIX = ".map"
 
 ABSENT, PRESENT, VERIFIED = 0, 1, 2
 """States of an extent: the last is for those that were checked since the files were opened."""
+
+MAX_OPEN = 128
+"""Most mirrors that are open, two files each. More are only while more are being used at once."""
+
+MAX_MAP_BYTES = 32 * 1024 * 1024
+"""Most that their presence maps take, in bytes, but for that of the one used last."""
 
 _PIECE = 1 << 20
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -152,16 +157,22 @@ class MirrorPool:
     ----------
     directory : Path
     max_open : int
-        Each takes two file descriptors. More are open only while more are being used at once.
+        As `MAX_OPEN`.
     durable : bool
         Whether what was written is to survive the machine, not just this process.
+
+    Attributes
+    ----------
+    map_bytes : int
+        What the presence maps of the open ones take.
     """
 
-    def __init__(self, directory: Path, max_open: int = 128, *, durable: bool = False) -> None:
+    def __init__(self, directory: Path, max_open: int = MAX_OPEN, *, durable: bool = False) -> None:
         self.directory = directory
         self._durable = durable
         self._max_open = max_open
         self._open: dict[MirrorFiles, None] = {}  # oldest first
+        self.map_bytes = 0
         self._lock = threading.Lock()
 
     def sync(self, fd: int) -> None:
@@ -175,16 +186,24 @@ class MirrorPool:
             force(fd)
 
     def used(self, mirror: MirrorFiles) -> None:
-        """Note that a mirror has its files open, and close those unused for longest above the bound."""
+        """Note that a mirror has its files open, and close those unused for longest above the bounds."""
+        excess = []
         with self._lock:
-            self._open.pop(mirror, None)
+            self._drop(mirror)
             self._open[mirror] = None
-            excess = len(self._open) - self._max_open
-            oldest = list(islice(self._open, excess)) if excess > 0 else []
-            for other in oldest:
-                del self._open[other]
-        for other in oldest:
+            self.map_bytes += mirror.nextents
+            while len(self._open) > 1 and (
+                len(self._open) > self._max_open or self.map_bytes > MAX_MAP_BYTES
+            ):
+                excess.append(oldest := next(iter(self._open)))
+                self._drop(oldest)
+        for other in excess:
             other.close()
+
+    def _drop(self, mirror: MirrorFiles) -> None:
+        if mirror in self._open:
+            del self._open[mirror]
+            self.map_bytes -= mirror.nextents
 
     def __len__(self) -> int:
         return len(self._open)
@@ -192,13 +211,14 @@ class MirrorPool:
     def forget(self, mirror: MirrorFiles) -> None:
         """Note that a mirror has closed its files."""
         with self._lock:
-            self._open.pop(mirror, None)
+            self._drop(mirror)
 
     def close(self) -> None:
         """Close all mirrors."""
         with self._lock:
             mirrors = list(self._open)
-            self._open.clear()
+            for mirror in mirrors:
+                self._drop(mirror)
         for mirror in mirrors:
             mirror.close()
 

@@ -140,6 +140,16 @@ class Store:
         """Keep pages of a version."""
         await self._manifests.add_pages(version, pages)
 
+    @property
+    def manifest_bytes(self) -> int:
+        """What manifests take in memory."""
+        return self._manifests.nbytes
+
+    @property
+    def open_mirrors(self) -> int:
+        """How many mirrors have their files open."""
+        return self._inventory.open_mirrors
+
     # -- extents ---------------------------------------------------------------------------------
 
     async def read(self, version: Version, extents: Sequence[Extent]) -> list[bytes | None]:

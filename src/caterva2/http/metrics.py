@@ -61,7 +61,7 @@ class Metrics:
         """Export the numbers of a dataclass, read when asked: ``caterva2_<service>_<part>_<field>``."""
         self._registry.register(_Stats(f"caterva2_{self._service}_{part}", stats))
 
-    def add_bound(self, name: str, what: str, value: Callable[[], float], limit: float | None) -> None:
+    def add_bound(self, name: str, what: str, value: Callable[[], float], limit: float | None = None) -> None:
         """Export what is bounded, and its bound: ``caterva2_<service>_<name>`` and ``…_<name>_limit``.
 
         Parameters
@@ -78,8 +78,8 @@ class Metrics:
     def add_server(self, server: Server, streams: EventStreams) -> None:
         """Export what a server holds for its clients."""
         self.add_bound("connections", "Connections open", lambda: server.connections, MAX_CONNECTIONS)
-        self.add_bound("event_streams", "Event streams open", lambda: streams.open, None)
-        self.add_bound("event_backlog", "Events that wait for slow clients", lambda: streams.backlog, None)
+        self.add_bound("event_streams", "Event streams open", lambda: streams.open)
+        self.add_bound("event_backlog", "Events that wait for slow clients", lambda: streams.backlog)
 
     def add_budget(self, budget: Budget) -> None:
         """Export the memory that large answers share."""

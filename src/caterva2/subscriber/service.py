@@ -13,6 +13,8 @@ from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
+from caterva2.cache.manifests import MANIFEST_BYTES
+from caterva2.cache.pool import MAX_OPEN
 from caterva2.config import SubscriberSettings
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
@@ -104,11 +106,7 @@ class SubscriberService(Service):
         self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, _drop_deleted(self.catalogue, self.source))
 
-        metrics = Metrics("subscriber")
-        metrics.add_catalogue(self.catalogue)
-        metrics.add_stats("cache", self.source.stats)
-        metrics.add_stats("upstream", self.upstream)
-        metrics.add_budget(self.reader.budget)
+        metrics = self._metrics()
         streams = EventStreams(self.catalogue)
         app = build_app(
             title="Caterva2 subscriber",
@@ -126,6 +124,22 @@ class SubscriberService(Service):
         metrics.add_server(server, streams)
         self.address = server.address
         self._spawn(stack, server.wait())
+
+    def _metrics(self) -> Metrics:
+        metrics, cache = Metrics("subscriber"), self.source
+        metrics.add_catalogue(self.catalogue)
+        metrics.add_stats("cache", cache.stats)
+        metrics.add_stats("upstream", self.upstream)
+        metrics.add_budget(self.reader.budget)
+        quota = self.settings.quota_bytes
+        for name, what, value, limit in (
+            ("used_bytes", "Bytes of mirrors", lambda: cache.stats.cached_bytes, quota),
+            ("in_flight", "Heads, pages and extents being fetched", lambda: cache.in_flight, None),
+            ("manifest_bytes", "Bytes of manifests in memory", lambda: cache.manifest_bytes, MANIFEST_BYTES),
+            ("open_mirrors", "Mirrors that are open", lambda: cache.open_mirrors, MAX_OPEN),
+        ):
+            metrics.add_bound(f"cache_{name}", what, value, limit)
+        return metrics
 
     # -- what the routes ask (`caterva2.http.data.DataService`) -------------------------------------
 
