@@ -13,6 +13,7 @@ from caterva2.model.extents import (
     ChunkKind,
     Extent,
     Fixed,
+    digest,
 )
 from caterva2.model.manifest import Head, Page
 from caterva2.model.path import parse_path
@@ -62,6 +63,61 @@ def test_wire_forms():
     assert Page.decode(page.encode(), back).encode() == page.encode()
 
 
+def encoded_forms():
+    """How each is decoded, and an encoded one."""
+    head, page = made()
+    return (Head.decode, head.encode()), (lambda data: Page.decode(data, head), page.encode())
+
+
+def unsealed(data):
+    """The members of an encoded head or page."""
+    return msgpack.unpackb(data[DIGEST_BYTES:])
+
+
+def sealed(members):
+    packed = msgpack.packb(members)
+    return digest(packed) + packed
+
+
+@given(st.data())
+def test_flipped_bits_break_the_seal(data):
+    for decode, encoded in encoded_forms():
+        changed = bytearray(encoded)
+        for bit in data.draw(st.sets(st.integers(0, 8 * len(encoded) - 1), min_size=1, max_size=3)):
+            changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Corrupt, match="seal"):
+            decode(bytes(changed))
+
+
+def test_each_single_bit_counts():
+    for decode, encoded in encoded_forms():
+        for bit in range(8 * len(encoded)):
+            changed = bytearray(encoded)
+            changed[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(Corrupt, match="seal"):
+                decode(bytes(changed))
+
+
+@given(st.data())
+def test_cut_and_longer_ones_are_corrupt(data):
+    for decode, encoded in encoded_forms():
+        cut = data.draw(st.integers(0, len(encoded) - 1))
+        for changed in (encoded[:cut], encoded + data.draw(st.binary(min_size=1, max_size=20))):
+            with pytest.raises(Corrupt):
+                decode(changed)
+
+
+def test_other_formats_are_corrupt():
+    for decode, encoded in encoded_forms():
+        members = unsealed(encoded)
+        decode(sealed(members))
+        for other in ({**members, "format": 1}, {**members, "format": 3}, [1], None):
+            with pytest.raises(Corrupt, match="format"):
+                decode(sealed(other))
+        with pytest.raises(Corrupt):  # as format 1 was: without a seal
+            decode(msgpack.packb({**members, "format": 1}))
+
+
 def test_columns_without_anything_travel_empty():
     head, page = made()
     plain = replace(
@@ -74,7 +130,7 @@ def test_columns_without_anything_travel_empty():
         block_starts=page.block_starts[:0],
         block_digests=page.block_digests[:0],
     )
-    sent = msgpack.unpackb(plain.encode())
+    sent = unsealed(plain.encode())
     assert not any(sent[name] for name in ("slacks", "slack_digests", "preambles"))
     back = Page.decode(plain.encode(), head)
     for name in ("kinds", "offsets", "sizes", "slacks", "digests", "slack_digests", "preambles"):
@@ -131,10 +187,11 @@ def test_contradictory_heads_are_corrupt(changes):
 @given(st.binary(max_size=200))
 def test_junk_is_corrupt(data):
     head, _ = made()
-    with pytest.raises(Corrupt):
-        Head.decode(data)
-    with pytest.raises(Corrupt):
-        Page.decode(data, head)
+    for encoded in (data, digest(data) + data):
+        with pytest.raises(Corrupt):
+            Head.decode(encoded)
+        with pytest.raises(Corrupt):
+            Page.decode(encoded, head)
 
 
 @given(
@@ -142,9 +199,9 @@ def test_junk_is_corrupt(data):
     st.none() | st.integers() | st.text(),
 )
 def test_heads_with_members_of_other_types_are_corrupt_or_sound(name, value):
-    raw = msgpack.unpackb(made()[0].encode())
+    raw = unsealed(made()[0].encode())
     try:
-        data = msgpack.packb({**raw, name: value})
+        data = sealed({**raw, name: value})
     except OverflowError:
         return
     try:
