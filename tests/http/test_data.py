@@ -99,7 +99,7 @@ async def test_manifests(running) -> None:
     head = Head.decode(body)
     assert headers["ETag"] == f'"{head.etag}"'
     _, _, body = await running.get("/api/manifest/foo/dir/a.b2nd?pages=0")
-    (page,) = (Page.decode(item, head) for item in msgpack.unpackb(body))
+    (page,) = (Page.decode(item, head, 0) for item in msgpack.unpackb(body))
     assert len(page) == 6
     for wrong in ("x", "-1", "1-", "0-64", "3-1", ",", ",".join(["0"] * 65)):
         assert (await running.problem(f"/api/manifest/foo/dir/a.b2nd?pages={wrong}"))[0] == 400, wrong

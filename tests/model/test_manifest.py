@@ -60,13 +60,13 @@ def test_wire_forms():
     back = Head.decode(head.encode())
     assert back.encode() == head.encode()
     assert (back.path, back.fixed, back.shape) == (head.path, head.fixed, None)
-    assert Page.decode(page.encode(), back).encode() == page.encode()
+    assert Page.decode(page.encode(), back, 0).encode() == page.encode()
 
 
 def encoded_forms():
     """How each is decoded, and an encoded one."""
     head, page = made()
-    return (Head.decode, head.encode()), (lambda data: Page.decode(data, head), page.encode())
+    return (Head.decode, head.encode()), (lambda data: Page.decode(data, head, 0), page.encode())
 
 
 def unsealed(data):
@@ -118,6 +118,15 @@ def test_other_formats_are_corrupt():
             decode(msgpack.packb({**members, "format": 1}))
 
 
+def test_a_page_under_the_number_of_another_is_corrupt():
+    head, page = made()
+    two = replace(head, nchunks=10, page_starts=np.array([0, 5], np.int64))
+    assert Page.decode(page.encode(), two, 0).number == 0
+    for wrong in (1, 2):
+        with pytest.raises(Corrupt, match=f"not page {wrong}"):
+            Page.decode(page.encode(), two, wrong)
+
+
 def test_columns_without_anything_travel_empty():
     head, page = made()
     plain = replace(
@@ -132,7 +141,7 @@ def test_columns_without_anything_travel_empty():
     )
     sent = unsealed(plain.encode())
     assert not any(sent[name] for name in ("slacks", "slack_digests", "preambles"))
-    back = Page.decode(plain.encode(), head)
+    back = Page.decode(plain.encode(), head, 0)
     for name in ("kinds", "offsets", "sizes", "slacks", "digests", "slack_digests", "preambles"):
         assert np.array_equal(getattr(back, name), getattr(plain, name))
     assert list(back.extents()) == list(plain.extents())
@@ -167,7 +176,7 @@ def test_extents_lie_side_by_side():
 def test_contradictory_pages_are_corrupt(changes):
     head, page = made()
     with pytest.raises(Corrupt):
-        Page.decode(replace(page, **changes).encode(), head)
+        Page.decode(replace(page, **changes).encode(), head, 0)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +200,7 @@ def test_junk_is_corrupt(data):
         with pytest.raises(Corrupt):
             Head.decode(encoded)
         with pytest.raises(Corrupt):
-            Page.decode(encoded, head)
+            Page.decode(encoded, head, 0)
 
 
 @given(

@@ -154,6 +154,18 @@ async def test_what_was_kept_and_is_damaged_is_made_anew_once(source, shelf, big
             assert len([record for record in caplog.records if "damaged" in record.getMessage()]) == damaged
 
 
+async def test_the_head_of_another_is_not_believed(source, shelf, big) -> None:
+    (shelf.directory / "other").write_bytes(b"other")
+    other = shelf.publish("other")
+    etag = shelf.version(big[0]).etag
+    right, shelf.heads[big[0], etag] = (
+        shelf.heads[big[0], etag],
+        shelf.heads[other, shelf.version(other).etag],
+    )
+    assert (await source.head(big[0])).encode() == right == shelf.heads[big[0], etag]
+    assert source.stats.damaged == 1
+
+
 async def test_a_head_that_is_damaged_is_not_made_of_another_file(source, shelf, big) -> None:
     path = big[0]
     (key,) = shelf.heads

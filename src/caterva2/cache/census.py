@@ -53,7 +53,7 @@ def stored_manifest(
         blob = index.page(version, number)
         if blob is not None:
             with contextlib.suppress(Corrupt):
-                pages.append(Page.decode(blob, head))
+                pages.append(Page.decode(blob, head, number))
     return head, pages
 
 

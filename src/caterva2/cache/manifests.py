@@ -76,7 +76,7 @@ class Manifests:
             with self._disk.health.guard(), self._damage_found(version):
                 encoded = index.page(version.id, number)
                 if encoded is not None:
-                    page = Page.decode(encoded, head)
+                    page = Page.decode(encoded, head, number)
                     self._pages.put((version.entry, number), page, len(encoded))
         return page
 

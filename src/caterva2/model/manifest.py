@@ -301,13 +301,13 @@ class Page:
         return b"" if name in _OFTEN_ZERO and not column.any() else _pack(column, dtype)
 
     @classmethod
-    def decode(cls, data: bytes, head: Head) -> Page:
-        """Parse the encoded form of a page of a version.
+    def decode(cls, data: bytes, head: Head, number: int) -> Page:
+        """Parse the encoded form of a page of a version, of which the number is known.
 
         Raises
         ------
         Corrupt
-            If its seal is broken, it is not a page, or it contradicts itself or the head.
+            If its seal is broken, it is not that page, or it contradicts itself or the head.
         """
         try:
             raw = _unseal(data)
@@ -327,13 +327,13 @@ class Page:
                         columns[name].dtype.type(), (count, *columns[name].shape[1:])
                     )
             page = cls(number=raw["number"], first=raw["first"], slots_per_chunk=nblocks + 2, **columns)
-            page._check(head)
+            page._check(head, number)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise Corrupt(f"not a page of the manifest of {head.path}: {error!r}") from error
+            raise Corrupt(f"not page {number} of the manifest of {head.path}: {error!r}") from error
         return page
 
-    def _check(self, head: Head) -> None:
-        chunks = head.page_chunks(self.number)
+    def _check(self, head: Head, number: int) -> None:
+        chunks = head.page_chunks(number)
         stored = self.kinds <= ChunkKind.BLOCKS
         stops = self.offsets + self.sizes + self.slacks
         rows: list[npt.NDArray[Any]] = [
@@ -347,6 +347,7 @@ class Page:
         ]
         has_blocks = self.kinds == ChunkKind.BLOCKS
         checks = {
+            "number": self.number == number,
             "chunks": (chunks.start, len(chunks)) == (self.first, len(self)),
             "rows": all(len(row) == len(self) for row in rows),
             "slots": self.slots_per_chunk == head.slots_per_chunk,

@@ -249,7 +249,7 @@ class LocalSource:
         if data is None:  # replaced between the look at the version and this one
             self._gone(path, version.etag)
         try:
-            return Head.decode(data)
+            return _head_of(data, path, version.etag)
         except Corrupt as error:
             self._count_damage(path, error)
         self._originals.check(path)
@@ -265,7 +265,7 @@ class LocalSource:
         data = await self._run(self._originals.load_page, path, etag, number)
         if data is not None:
             try:
-                return Page.decode(data, head)
+                return Page.decode(data, head, number)
             except Corrupt as error:
                 self._count_damage(path, error)
         self._originals.check(path)
@@ -339,6 +339,13 @@ def _read_spans(version: LocalVersion, spans: Sequence[tuple[int, int]]) -> list
         finally:
             # Times only grow: if the status is the same behind the last read, it was so behind each
             _check(file, version)
+
+
+def _head_of(data: bytes, path: DatasetPath, etag: str) -> Head:
+    head = Head.decode(data)
+    if (head.path, head.etag) != (path, etag):
+        raise Corrupt(f"it is the head of {head.path} at {head.etag}")
+    return head
 
 
 def _make_head(version: LocalVersion, path: DatasetPath) -> Head:
