@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from caterva2.frame.write import write_array
+from caterva2.source.slices import SLAB_BYTES
 from caterva2.testing.faults import Fault
 from caterva2.testing.waiting import until
 
@@ -135,6 +136,27 @@ class TestSlowClients:
                 client.cancel()
         await until(lambda: not budget.granted_bytes)
         assert await get(part(site, "large.b2nd")) == LARGE.tobytes()
+
+
+class TestSlowPublishers:
+    async def test_large_reads_of_what_is_here_do_not_wait_for_it(self, beside, get, session, large) -> None:
+        site = await beside({"large.b2nd": large, "cold.b2nd": large})
+        budget = site.subscriber.reader.budget
+        expected = LARGE.tobytes()
+        assert await get(part(site, "large.b2nd")) == expected
+        site.publisher.gate.clear()
+        async with asyncio.TaskGroup() as clients:
+
+            async def read() -> bytes:
+                async with session.get(part(site, "cold.b2nd"), headers=RAW) as answer:
+                    return await answer.read()
+
+            cold = [clients.create_task(read()) for _ in range(budget.limit_bytes // SLAB_BYTES + 2)]
+            await until(lambda: site.publisher.under_way)
+            assert await get(part(site, "large.b2nd")) == expected
+            assert not any(client.done() for client in cold)
+            site.publisher.gate.set()
+        assert {client.result() for client in cold} == {expected}
 
 
 class TestClientsThatLeave:

@@ -64,6 +64,9 @@ class Files:
     async def read(self, head, extents):
         return await self.sources[head.path].read(head, extents)
 
+    async def prepare(self, head, groups) -> None:
+        """Do nothing: all is here."""
+
     def stream(self, head, start, stop):
         return self.sources[head.path].stream(head, start, stop)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
+from caterva2.cache.batches import between, first_done, in_batches, joined
 from caterva2.cache.eviction import ORDINARY
 from caterva2.cache.flight import Flights
 from caterva2.cache.fsck import Checked, check_version
@@ -26,12 +27,13 @@ __all__ = ["CachedSource"]
 STREAM_BATCH_BYTES = 4 * 1024 * 1024
 """A stream holds about twice this in memory: the batch being sent and the next."""
 
-PIECE_BYTES = 64 * 1024
-"""Small extents are sent together, so many bytes at a time: each piece is a message and a system call."""
-
 FILL_BATCH_BYTES = 8 * 1024 * 1024
+PREPARE_BATCH_BYTES = 2 * 1024 * 1024
 FILL_BATCHES = 3
-"""Batches of a fill under way."""
+"""Batches under way, of what is fetched to be kept."""
+
+UNKEPT_S = 10.0
+"""When what was fetched to be kept could not be, nothing more is fetched that way for so long, in seconds."""
 
 CATCH_UP_S = 1.0
 """How long to wait for news of a version that the origin has but we have not heard of yet, in seconds."""
@@ -78,6 +80,7 @@ class CachedSource:
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
     ) -> None:
         self.stats = CacheStats()
+        self._unkept_until = 0.0
         self._current = current
         self._origin = origin
         self._store = Store(
@@ -264,7 +267,7 @@ class CachedSource:
             try:
                 while loaded := await ahead:
                     ahead = asyncio.create_task(load())
-                    for piece in _joined(_between(loaded, start, stop)):
+                    for piece in joined(between(loaded, start, stop)):
                         start += len(piece)
                         yield piece
             finally:
@@ -364,54 +367,42 @@ class CachedSource:
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
         version = await self._version(head)
-        batches = self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES)
+        with self._store.using(version, whole=True):
+            await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Fetch what of extents is not here, some at a time; see `Source.prepare`.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+        """
+        version = await self._version(head)
+        if version.complete or time.monotonic() < self._unkept_until:
+            return
+        with self._store.using(version):
+            if not await self._fill(head, version, in_batches(groups, PREPARE_BATCH_BYTES)):
+                self._unkept_until = time.monotonic() + UNKEPT_S
+
+    async def _fill(self, head: Head, version: Version, batches: AsyncGenerator[Sequence[Extent]]) -> bool:
+        """Fetch what of batches is not here; returns whether it could be kept, and stops where not."""
         under_way: set[asyncio.Task[list[bytes]]] = set()
         passed_through = self.stats.passed_through
-        with self._store.using(version, whole=True):
-            try:
-                async for batch in batches:
-                    missing = self._store.unverified(version, batch)
-                    if not missing:
-                        continue
-                    under_way.add(asyncio.create_task(self.read(head, missing)))
-                    if len(under_way) == FILL_BATCHES:
-                        under_way = await _first_done(under_way)
-                    if self.stats.passed_through > passed_through:
-                        break
-                while under_way:
-                    under_way = await _first_done(under_way)
-            finally:
-                for task in under_way:
-                    task.cancel()
-                await asyncio.gather(*under_way, return_exceptions=True)
-                await batches.aclose()
-
-
-async def _first_done(tasks: set[asyncio.Task[list[bytes]]]) -> set[asyncio.Task[list[bytes]]]:
-    """Wait until one of some tasks is done, raise if it failed, and return the others."""
-    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
-    return others
-
-
-def _between(loaded: Sequence[tuple[Extent, bytes]], start: int, stop: int) -> Iterator[bytes]:
-    """Yield what extents, which may overlap, have of the bytes from `start` to `stop`."""
-    for extent, data in loaded:
-        first, last = max(start, extent.offset), min(stop, extent.stop)
-        yield data[first - extent.offset : last - extent.offset]
-        start = last
-
-
-def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Join parts until each piece has `PIECE_BYTES`; a large part alone is not copied."""
-    run: list[bytes] = []
-    nbytes = 0
-    for part in parts:
-        run.append(part)
-        nbytes += len(part)
-        if nbytes >= PIECE_BYTES:
-            yield b"".join(run)
-            run, nbytes = [], 0
-    if run:
-        yield b"".join(run)
+        try:
+            async for batch in batches:
+                missing = self._store.unverified(version, batch)
+                if not missing:
+                    continue
+                under_way.add(asyncio.create_task(self.read(head, missing)))
+                if len(under_way) == FILL_BATCHES:
+                    under_way = await first_done(under_way)
+                if self.stats.passed_through > passed_through:
+                    break
+            while under_way:
+                under_way = await first_done(under_way)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+            await batches.aclose()
+        return self.stats.passed_through == passed_through

@@ -10,12 +10,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from caterva2.cli.process import allow_many_files, return_memory_soon
 from caterva2.http.service import Service
 
 __all__ = ["Make", "run_services"]
-
-OPEN_FILES = 8192
-"""Files and connections that a service may have open; many systems allow 1024 unless asked."""
 
 Make = Callable[[dict[str, Service]], tuple[Service, str]]
 """Makes a service, knowing those that run already by name; with what to call it to the user."""
@@ -31,20 +29,9 @@ def run_services(makes: Sequence[Make]) -> None:
     Caterva2Error, OSError
         What kept a service from starting, or made it fail later.
     """
-    _allow_many_files()
+    allow_many_files()
+    return_memory_soon()
     _event_loop_runner()(_run(makes))
-
-
-def _allow_many_files() -> None:
-    """Let this process have as many files and connections open as the system lets it ask for."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _event_loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:

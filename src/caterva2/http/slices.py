@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -161,13 +162,14 @@ async def _in_slabs(
     async def body() -> AsyncGenerator[bytes]:
         if lead:
             yield lead
-        for part in service.reader.slabs(head, selection):
-            sent, size = 0, part.size * dtype.itemsize
-            while sent < size:  # read once more if it was freed for others
-                async with service.reader.slab(head, part, wanted.field) as slab:
-                    while piece := slab.copy(sent, sent + BODY_PIECE_BYTES):
-                        sent += len(piece)
-                        yield piece
+        async with aclosing(service.reader.slabs(head, selection)) as parts:
+            async for part in parts:
+                sent, size = 0, part.size * dtype.itemsize
+                while sent < size:  # read once more if it was freed for others
+                    async with service.reader.slab(head, part, wanted.field) as slab:
+                        while piece := slab.copy(sent, sent + BODY_PIECE_BYTES):
+                            sent += len(piece)
+                            yield piece
 
     nbytes = len(lead) + selection.size * dtype.itemsize
     return await piecewise(body(), nbytes, headers, MEDIA_TYPES[form])

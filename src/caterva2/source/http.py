@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from typing import TypeVar
 
 import aiohttp
@@ -152,6 +152,9 @@ class HttpSource:
         got = await _together(self._verified(head, runs) for runs in requests)
         pieces = {number: data for part in got for number, data in part.items()}
         return [pieces[extent.number] for extent in extents]
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Do nothing: nothing is kept here."""
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield bytes of a version as they arrive, **unverified**: pieces are no extents.

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -219,6 +219,9 @@ class LocalSource:
             self._explain(head.path, head.etag, error)
         self.stats.bytes_read += sum(size for _, size in spans)
         return data
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Do nothing: all is here."""
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the bytes of a version's file; see `Source.stream`."""

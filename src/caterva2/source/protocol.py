@@ -6,7 +6,7 @@ them, so a publisher's directory, a publisher at the other end of a wire and a c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from caterva2.model.extents import Extent
@@ -61,6 +61,22 @@ class Source(Protocol):
         IntegrityError
             If the bytes do not match their digest and no others could be had. A source that is the origin
             itself does not check digests: it is what they are made from.
+        """
+        ...
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Have extents at hand, if this source can keep them: so that `read` waits for no other host.
+
+        Parameters
+        ----------
+        head : Head
+        groups : async generator of sequences of Extent
+            Is left, or never begun, where nothing needs to be done.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError
+            As for `read`.
         """
         ...
 

@@ -168,8 +168,11 @@ class Reader:
             out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
         return out.reshape(selection.shape)
 
-    def slabs(self, head: Head, selection: Selection) -> Iterator[Selection]:
+    async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Selection]:
         """Cut a large part of an array into slabs, to be read one after the other by `slab`.
+
+        What a slab needs is at hand when it comes, as far as the source can keep it. While it is sent, what
+        the next one needs is fetched.
 
         Parameters
         ----------
@@ -185,11 +188,37 @@ class Reader:
         ------
         TooLarge
             If it would pass the limit.
+        NotFound, Changed, Unavailable, IntegrityError
+            As the source.
         """
         geometry = geometry_of(head)
         itemsize = geometry.dtype.itemsize
         self.check(selection.size * itemsize)
-        return slabs(geometry.grid, selection, itemsize, SLAB_BYTES)
+        parts = slabs(geometry.grid, selection, itemsize, SLAB_BYTES)
+        part = next(parts, None)
+        preparing = asyncio.create_task(self._prepare(head, part))
+        try:
+            while part is not None:
+                await preparing
+                following = next(parts, None)
+                preparing = asyncio.create_task(self._prepare(head, following))
+                yield part
+                part = following
+        finally:
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+
+    async def _prepare(self, head: Head, part: Selection | None) -> None:
+        async def groups() -> AsyncGenerator[Sequence[Extent]]:
+            assert part is not None
+            geometry = geometry_of(head)
+            pieces = cell_pieces(geometry.grid, part, geometry.blocksize)
+            async with aclosing(self._batches(head, pieces, plan_in_thread=False)) as batches:
+                async for batch in batches:
+                    yield batch.extents
+
+        if part is not None and part.size:
+            await self._source.prepare(head, groups())
 
     @asynccontextmanager
     async def slab(self, head: Head, selection: Selection, field: str | None = None) -> AsyncIterator[Slab]:

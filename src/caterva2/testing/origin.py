@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -112,6 +112,9 @@ class MemoryOrigin:
         data = self.data[head.path]
         self.bytes_read += sum(extent.size for extent in extents)
         return [data[extent.offset : extent.stop] for extent in extents]
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Do nothing: all is here."""
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield bytes of a version; see `Source.stream`."""
