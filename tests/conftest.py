@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,27 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
     site.close()
+
+
+def flip_blobs(database: Path, columns: Mapping[str, str], place: float = 0.5) -> int:
+    """Flip a bit of every blob in columns of an SQLite file, given by table; return of how many blobs.
+
+    Parameters
+    ----------
+    place : float
+        Where in each blob: 0 is its begin, 1 its end.
+    """
+    flipped = 0
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in columns.items():
+            for (blob,) in connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():
+                changed = bytearray(blob)
+                changed[int(place * len(blob))] ^= 1
+                query = f"UPDATE {table} SET {column} = ? WHERE {column} = ?"
+                flipped += connection.execute(query, (bytes(changed), blob)).rowcount
+    return flipped
+
+
+@pytest.fixture(name="flip_blobs")
+def _flip_blobs():
+    return flip_blobs

@@ -73,4 +73,10 @@ def test_what_the_index_has_of_a_manifest(version, tmp_path):
         assert len(stored_manifest(index, one, numbers)[1]) == len(pages)
         assert stored_manifest(index, one, numbers[:0])[1] == []
         assert stored_manifest(index, add("damaged", b"no head")) == (None, [])
+        index.add_pages(one, [(0, b"no page")])
+        found, stored = stored_manifest(index, one)
+        assert (found.encode(), [page.number for page in stored]) == (
+            encoded,
+            [page.number for page in pages[1:]],
+        )
         assert stored_manifest(index, 99) == (None, [])

@@ -88,16 +88,20 @@ def test_dirty(file):
         assert (index.rows()[0].dirty, index.rows()[0].cached_bytes) == (False, 8)
 
 
-def test_a_flipped_bit_in_a_manifest_is_found(file):
+def test_of_the_release_before(file):
     with closing(Index(file)) as index:
         one = add(index)
         index.add_pages(one, [(0, b"zero")])
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute("UPDATE versions SET head = X'00'")
-        connection.execute("UPDATE pages SET page = X'00'")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(
+            "ALTER TABLE versions ADD COLUMN digest BLOB NOT NULL DEFAULT X'00';"
+            "ALTER TABLE pages ADD COLUMN digest BLOB NOT NULL DEFAULT X'00';"
+            "PRAGMA user_version = 1;"
+        )
     with closing(Index(file)) as index:
-        assert index.head(one) is None
-        assert index.page(one, 0) is None
+        assert (index.head(one), index.page(one, 0)) == (b"head", b"zero")
+        index.add_pages(one, [(1, b"one")])
+        assert add(index, "other") > one
 
 
 def test_of_a_newer_release(file):

@@ -26,7 +26,7 @@ async def inventory(tmp_path, executor, stats):
 @pytest.fixture
 def manifests(inventory, tmp_path, executor, stats):
     """Make one that has nothing in memory."""
-    return lambda: Manifests(inventory, Disk(tmp_path, executor, stats))
+    return lambda: Manifests(inventory, Disk(tmp_path, executor, stats), stats)
 
 
 @pytest.fixture
@@ -49,15 +49,32 @@ async def test_kept_in_the_index(manifests, published):
         assert kept.page(version, head, 99) is None
 
 
-async def test_what_is_damaged_on_disk_is_not_here(manifests, published, inventory, monkeypatch):
+@pytest.mark.parametrize("place", [0, 0.5, 0.999])
+async def test_what_is_damaged_on_disk_is_not_here(manifests, published, flip_blobs, tmp_path, stats, place):
     head, pages = published
     first = manifests()
     version = await first.add(head)
     await first.add_pages(version, pages)
-    monkeypatch.setattr(Index, "head", lambda index, version: b"no head")
-    monkeypatch.setattr(Index, "page", lambda index, version, number: b"no page")
+    flip_blobs(tmp_path / "cache" / "index.sqlite", {"versions": "head", "pages": "page"}, place)
     assert manifests().head(version) is None
     assert manifests().page(version, head, 0) is None
+    assert stats.damaged == 2
+
+    await manifests().add_pages(version, pages)  # fetched again
+    assert manifests().page(version, head, 0).encode() == pages[0].encode()
+    assert (stats.damaged, stats.disk_errors) == (2, 0)
+
+
+async def test_what_is_in_memory_is_not_decoded_again(manifests, published, monkeypatch):
+    head, pages = published
+    first = manifests()
+    await first.add_pages(await first.add(head), pages)
+    warm = manifests()
+    version = await warm.add(head)
+    found = warm.head(version), warm.page(version, head, 0)
+    monkeypatch.setattr(Index, "head", None)
+    monkeypatch.setattr(Index, "page", None)
+    assert (warm.head(version), warm.page(version, head, 0)) == found
 
 
 async def test_in_memory_where_the_disk_takes_nothing(manifests, published, inventory, monkeypatch, stats):

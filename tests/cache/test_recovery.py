@@ -1,12 +1,14 @@
 import asyncio
 import logging
 import shutil
-import sqlite3
 import threading
 from contextlib import closing
 
+import pytest
+
 from caterva2.cache import inventory
 from caterva2.cache.index import Index
+from caterva2.errors import Unavailable
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.testing.contracts import all_extents, read_all
 
@@ -118,10 +120,34 @@ class TestDamage:
             assert cached.stats.cached_bytes == expected == len(data) - PAGE
             assert not cached.state(path).complete
 
-    async def test_a_damaged_head_is_fetched_again(self, opened, path, data, tmp_path):
+    @pytest.mark.parametrize("damaged", [{"versions": "head"}, {"pages": "page"}], ids=str)
+    async def test_a_damaged_manifest_is_fetched_again_once(
+        self, opened, path, data, tmp_path, flip_blobs, damaged
+    ):
         async with opened() as cached:
             await read_all(cached, path)
-        with closing(sqlite3.connect(tmp_path / "cache" / "index.sqlite")) as connection, connection:
-            connection.execute("UPDATE versions SET head = X'00'")
+        count = flip_blobs(tmp_path / "cache" / "index.sqlite", damaged)
+        for found in (count, 0):
+            async with opened() as cached:
+                assert await read_all(cached, path) == data
+                assert await read_all(cached, path) == data
+                assert cached.stats.damaged == found
+
+    async def test_a_damaged_manifest_cannot_be_had_while_its_origin_is_away(
+        self, opened, path, data, tmp_path, flip_blobs, origin
+    ):
         async with opened() as cached:
+            await read_all(cached, path)
+        flip_blobs(tmp_path / "cache" / "index.sqlite", {"versions": "head"})
+
+        def away(_path):
+            raise Unavailable("away")
+
+        async with opened() as cached:
+            cached._origin, back = away, cached._origin
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await cached.head(path)
+            cached._origin = back
             assert await read_all(cached, path) == data
+            assert cached.stats.damaged == 1

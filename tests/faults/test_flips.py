@@ -1,4 +1,4 @@
-"""Bytes that change on disk behind a subscriber's back: each is found, counted and fetched again.
+"""Bytes that change on disk behind a service's back: each is found, counted and fetched or made again.
 
 Bytes that change on the network are in ``tests/source/test_http.py``.
 """
@@ -15,6 +15,8 @@ from caterva2.testing.memory import FileSource
 
 FLIPS = 40
 REJECTED = "caterva2_subscriber_cache_rejected"
+DAMAGED = "caterva2_subscriber_cache_damaged"
+DAMAGED_ORIGINALS = "caterva2_publisher_source_damaged"
 
 
 @pytest.fixture
@@ -96,6 +98,44 @@ def test_an_index_that_is_junk_is_put_aside(start, restart, ask, cache, read_all
 
     read_all_right(restart().url("subscriber"))
     assert index.with_name("index.sqlite.damaged").exists()
+
+
+@pytest.mark.parametrize("columns", [{"versions": "head"}, {"pages": "page"}], ids=str)
+def test_manifests_that_changed_in_the_index_are_fetched_again(
+    start, restart, ask, cache, read_all_right, flip_blobs, columns
+) -> None:
+    _, subscriber = start()
+    read_all_right(subscriber.url("subscriber"))
+    subscriber.stop()
+    flipped = flip_blobs(cache / "index.sqlite", columns)
+    assert flipped
+
+    for found in (flipped, 0):  # what was wrong has been mended on disk
+        again = restart()
+        read_all_right(again.url("subscriber"))
+        assert ask.metric(again.url("subscriber"), DAMAGED) == found
+        again.stop()
+
+
+def test_manifests_that_changed_in_the_publisher_s_state_are_made_again(
+    site, start, restart, ask, root, read_all_right, flip_blobs
+) -> None:
+    publisher, subscriber = start()
+    read_all_right(subscriber.url("subscriber"))
+    subscriber.stop()
+    listen = publisher.url("publisher").removeprefix("http://")
+    state = site.directory / "publisher"
+    publisher.stop()
+    flipped = flip_blobs(state / "publisher.sqlite", {"heads": "head", "pages": "page"})
+    assert flipped
+
+    for number, found in enumerate((flipped, 0)):
+        again = site.start("publisher", "foo", str(root), "--listen", listen, "--state", str(state))
+        asked = restart(f"another subscriber {number}")
+        read_all_right(asked.url("subscriber"))
+        assert ask.metric(again.url("publisher"), DAMAGED_ORIGINALS) == found
+        asked.stop()
+        again.stop()
 
 
 def test_mirrors_cut_short_are_fetched_again(start, restart, cache, read_all_right) -> None:

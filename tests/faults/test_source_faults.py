@@ -145,7 +145,7 @@ FLIPS = 60
 
 @pytest.mark.parametrize("what", ["head", "pages"])
 async def test_no_flipped_bit_of_a_manifest_is_believed(beside, session, tmp_path, what) -> None:
-    """What says whether a chunk is all zeros or all NaN, or what the shape is, has no digest of its own."""
+    """What says whether a chunk is all zeros or all NaN, or what the shape is, is sealed."""
     array = np.zeros((40, 30, 20))
     array[20:] = np.random.default_rng(5).random((20, 30, 20))
     file = write_array(tmp_path / "zeros.b2nd", array, chunks=(10, 30, 20), blocks=(5, 15, 20))

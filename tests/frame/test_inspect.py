@@ -2,14 +2,13 @@ import copy
 import json
 
 import blosc2
-import msgpack
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caterva2.errors import Corrupt, Unsupported
-from caterva2.frame.inspect import inspect
+from caterva2.frame.inspect import describe, inspect
 from caterva2.frame.pages import make_page
 from caterva2.model.manifest import Head
 from caterva2.model.path import parse_path
@@ -23,6 +22,19 @@ def head_of(raw, kind="array"):
         return data
 
     return inspect(read, path=parse_path("r/x"), kind=kind, size=len(raw), mtime_ns=7), read
+
+
+def test_what_is_no_frame_is_described_as_a_file():
+    frame = blosc2.asarray(np.arange(1000)).to_cframe()
+    for name, raw, kind in (
+        ("x.b2nd", frame, "array"),
+        ("x.b2nd", frame[:-1], "file"),
+        ("x.txt", frame, "file"),
+    ):
+        read = head_of(raw, "file")[1]
+        head = describe(read, path=parse_path(f"r/{name}"), size=len(raw), mtime_ns=7)
+        assert (head.kind, head.size, head.mtime_ns) == (kind, len(raw), 7)
+        assert ("error" in head.meta) == (name == "x.b2nd" and kind == "file")
 
 
 def test_the_metadata_are_those_of_blosc2():
@@ -153,5 +165,5 @@ def test_damaged_frames_are_refused_or_described(changes, kind):
             make_page(read, head, number)
     except (Corrupt, Unsupported):
         return
-    assert msgpack.unpackb(head.encode())["size"] == len(SAMPLE)
+    assert Head.decode(head.encode()).size == len(SAMPLE)
     json.dumps(head.meta, allow_nan=False)

@@ -78,7 +78,7 @@ def test_extents_are_the_file_after_any_change(store, frame_dir, steps):
     assert stored[:].tobytes() == data
     assert stored.head.nchunks == schunk.nchunks
     for page in stored.pages():
-        assert Page.decode(page.encode(), stored.head).encode() == page.encode()
+        assert Page.decode(page.encode(), stored.head, page.number).encode() == page.encode()
     for extent in stored.extents():
         assert digest(stored.source.pread(extent.offset, extent.size)) == extent.digest
 
@@ -137,7 +137,9 @@ def test_files_are_extents_of_equal_size(store, size):
     stored.assert_covered()
     assert stored.head.npages == -(-size // (32 * 1024 * 1024))
     pages = stored.pages()
-    assert all(Page.decode(page.encode(), stored.head).encode() == page.encode() for page in pages)
+    assert all(
+        Page.decode(page.encode(), stored.head, page.number).encode() == page.encode() for page in pages
+    )
 
 
 def test_chunks_with_other_parameters_than_the_frame_stay_whole(store):

@@ -13,6 +13,7 @@ from caterva2.model.extents import (
     ChunkKind,
     Extent,
     Fixed,
+    digest,
 )
 from caterva2.model.manifest import Head, Page
 from caterva2.model.path import parse_path
@@ -59,7 +60,71 @@ def test_wire_forms():
     back = Head.decode(head.encode())
     assert back.encode() == head.encode()
     assert (back.path, back.fixed, back.shape) == (head.path, head.fixed, None)
-    assert Page.decode(page.encode(), back).encode() == page.encode()
+    assert Page.decode(page.encode(), back, 0).encode() == page.encode()
+
+
+def encoded_forms():
+    """How each is decoded, and an encoded one."""
+    head, page = made()
+    return (Head.decode, head.encode()), (lambda data: Page.decode(data, head, 0), page.encode())
+
+
+def unsealed(data):
+    """The members of an encoded head or page."""
+    return msgpack.unpackb(data[DIGEST_BYTES:])
+
+
+def sealed(members):
+    packed = msgpack.packb(members)
+    return digest(packed) + packed
+
+
+@given(st.data())
+def test_flipped_bits_break_the_seal(data):
+    for decode, encoded in encoded_forms():
+        changed = bytearray(encoded)
+        for bit in data.draw(st.sets(st.integers(0, 8 * len(encoded) - 1), min_size=1, max_size=3)):
+            changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Corrupt, match="seal"):
+            decode(bytes(changed))
+
+
+def test_each_single_bit_counts():
+    for decode, encoded in encoded_forms():
+        for bit in range(8 * len(encoded)):
+            changed = bytearray(encoded)
+            changed[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(Corrupt, match="seal"):
+                decode(bytes(changed))
+
+
+@given(st.data())
+def test_cut_and_longer_ones_are_corrupt(data):
+    for decode, encoded in encoded_forms():
+        cut = data.draw(st.integers(0, len(encoded) - 1))
+        for changed in (encoded[:cut], encoded + data.draw(st.binary(min_size=1, max_size=20))):
+            with pytest.raises(Corrupt):
+                decode(changed)
+
+
+def test_other_formats_are_corrupt():
+    for decode, encoded in encoded_forms():
+        members = unsealed(encoded)
+        decode(sealed(members))
+        for other in ({**members, "format": 1}, {**members, "format": 3}, [1], None):
+            with pytest.raises(Corrupt, match="format"):
+                decode(sealed(other))
+        with pytest.raises(Corrupt):  # as format 1 was: without a seal
+            decode(msgpack.packb({**members, "format": 1}))
+
+
+def test_a_page_under_the_number_of_another_is_corrupt():
+    head, page = made()
+    two = replace(head, nchunks=10, page_starts=np.array([0, 5], np.int64))
+    assert Page.decode(page.encode(), two, 0).number == 0
+    for wrong in (1, 2):
+        with pytest.raises(Corrupt, match=f"not page {wrong}"):
+            Page.decode(page.encode(), two, wrong)
 
 
 def test_columns_without_anything_travel_empty():
@@ -74,9 +139,9 @@ def test_columns_without_anything_travel_empty():
         block_starts=page.block_starts[:0],
         block_digests=page.block_digests[:0],
     )
-    sent = msgpack.unpackb(plain.encode())
+    sent = unsealed(plain.encode())
     assert not any(sent[name] for name in ("slacks", "slack_digests", "preambles"))
-    back = Page.decode(plain.encode(), head)
+    back = Page.decode(plain.encode(), head, 0)
     for name in ("kinds", "offsets", "sizes", "slacks", "digests", "slack_digests", "preambles"):
         assert np.array_equal(getattr(back, name), getattr(plain, name))
     assert list(back.extents()) == list(plain.extents())
@@ -111,7 +176,7 @@ def test_extents_lie_side_by_side():
 def test_contradictory_pages_are_corrupt(changes):
     head, page = made()
     with pytest.raises(Corrupt):
-        Page.decode(replace(page, **changes).encode(), head)
+        Page.decode(replace(page, **changes).encode(), head, 0)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +196,11 @@ def test_contradictory_heads_are_corrupt(changes):
 @given(st.binary(max_size=200))
 def test_junk_is_corrupt(data):
     head, _ = made()
-    with pytest.raises(Corrupt):
-        Head.decode(data)
-    with pytest.raises(Corrupt):
-        Page.decode(data, head)
+    for encoded in (data, digest(data) + data):
+        with pytest.raises(Corrupt):
+            Head.decode(encoded)
+        with pytest.raises(Corrupt):
+            Page.decode(encoded, head, 0)
 
 
 @given(
@@ -142,9 +208,9 @@ def test_junk_is_corrupt(data):
     st.none() | st.integers() | st.text(),
 )
 def test_heads_with_members_of_other_types_are_corrupt_or_sound(name, value):
-    raw = msgpack.unpackb(made()[0].encode())
+    raw = unsealed(made()[0].encode())
     try:
-        data = msgpack.packb({**raw, name: value})
+        data = sealed({**raw, name: value})
     except OverflowError:
         return
     try:

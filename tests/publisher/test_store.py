@@ -56,6 +56,17 @@ def test_a_touched_file_keeps_its_head(store) -> None:
     assert store.head("foo", "x", touched.entry.etag) == b"head"
 
 
+def test_heads_made_anew_are_kept_for_the_current_version_only(store) -> None:
+    store.save("foo", [("x", record(5), b"damaged")])
+    etag = record(5).entry.etag
+    store.save_head("foo", "x", etag, b"sound")
+    assert store.head("foo", "x", etag) == b"sound"
+    store.save_head("foo", "x", "0" * 32, b"old")
+    store.save_head("foo", "y", etag, b"other")
+    assert store.head("foo", "x", etag) == b"sound"
+    assert store.head("foo", "y", etag) is None
+
+
 def test_generations_only_grow(store) -> None:
     now = time.time_ns() // 1_000_000
     assert store.next_generation("foo", "x", now) == now

@@ -40,7 +40,7 @@ class Shelf:
             key = file.key()
             head = inspect(file.read, path=path, kind=kind_of(name), size=key.size, mtime_ns=key.mtime_ns)
         etag = digest(repr((name, key)).encode()).hex()
-        self.versions[path] = LocalVersion(etag, str(self.directory), name, key)
+        self.versions[path] = LocalVersion(etag, 1, str(self.directory), name, key)
         self.heads[path, etag] = replace(head, etag=etag, generation=1).encode()
         return path
 
@@ -59,6 +59,9 @@ class Shelf:
 
     def load_head(self, path: DatasetPath, etag: str) -> bytes | None:
         return self.heads.get((path, etag))
+
+    def save_head(self, path: DatasetPath, etag: str, data: bytes) -> None:
+        self.heads[path, etag] = data
 
     def load_page(self, path: DatasetPath, etag: str, number: int) -> bytes | None:
         return self.kept.get((path, etag, number))
@@ -127,6 +130,62 @@ async def test_pages_are_kept_by_the_originals(source, shelf, big) -> None:
         (kept,) = await again.pages(head, [0])
         assert kept.encode() == page.encode()
         assert again.stats.pages_made == 0
+
+
+@pytest.mark.parametrize("bit", [0, 1000, -1])
+async def test_what_was_kept_and_is_damaged_is_made_anew_once(source, shelf, big, bit, caplog) -> None:
+    path = big[0]
+    head = await source.head(path)
+    (page,) = await source.pages(head, [0])
+    for kept in (shelf.heads, shelf.kept):
+        (key,) = kept
+        changed = bytearray(kept[key])
+        changed[bit // 8] ^= 1 << bit % 8
+        kept[key] = bytes(changed)
+    with ThreadPoolExecutor(4) as executor:
+        for damaged in (2, 0):
+            caplog.clear()
+            again = LocalSource(shelf, executor)
+            heads = await asyncio.gather(*(again.head(path) for _ in range(5)))
+            assert {found.encode() for found in heads} == {head.encode()}
+            pages = await asyncio.gather(*(again.pages(heads[0], [0]) for _ in range(5)))
+            assert {found.encode() for (found,) in pages} == {page.encode()}
+            assert again.stats.damaged == damaged
+            assert len([record for record in caplog.records if "damaged" in record.getMessage()]) == damaged
+
+
+async def test_the_head_of_another_is_not_believed(source, shelf, big) -> None:
+    (shelf.directory / "other").write_bytes(b"other")
+    other = shelf.publish("other")
+    etag = shelf.version(big[0]).etag
+    right, shelf.heads[big[0], etag] = (
+        shelf.heads[big[0], etag],
+        shelf.heads[other, shelf.version(other).etag],
+    )
+    assert (await source.head(big[0])).encode() == right == shelf.heads[big[0], etag]
+    assert source.stats.damaged == 1
+
+
+async def test_a_head_that_is_damaged_is_not_made_of_another_file(source, shelf, big) -> None:
+    path = big[0]
+    (key,) = shelf.heads
+    shelf.heads[key] = shelf.heads[key][:-1]
+    (shelf.directory / "big").write_bytes(b"new")
+    with pytest.raises(Changed):
+        await source.head(path)
+    assert shelf.suspects == [path]
+    shelf.reachable = False
+    with pytest.raises(Unavailable):
+        await source.head(path)
+
+
+async def test_heads_and_pages_in_memory_are_not_loaded_again(source, shelf, big, monkeypatch) -> None:
+    head = await source.head(big[0])
+    (page,) = await source.pages(head, [0])
+    monkeypatch.setattr(shelf, "load_head", None)
+    monkeypatch.setattr(shelf, "load_page", None)
+    assert await source.head(big[0]) is head
+    assert await source.pages(head, [0]) == [page]
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "deleted", "a directory", "a link"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -33,23 +34,27 @@ def stored_manifest(
     -------
     head : Head or None
     pages : list of Page
-        None of them if any of the manifest cannot be decoded.
+        Those that are here and sound.
 
     Raises
     ------
     sqlite3.Error
         If the index cannot be read.
     """
+    encoded = index.head(version)
+    if encoded is None:
+        return None, []
     try:
-        encoded = index.head(version)
-        head = Head.decode(encoded) if encoded is not None else None
-        if head is None:
-            return None, []
-        wanted = index.page_numbers(version) if numbers is None else _pages_of(head, numbers)
-        blobs = (index.page(version, number) for number in wanted)
-        return head, [Page.decode(blob, head) for blob in blobs if blob is not None]
+        head = Head.decode(encoded)
     except Corrupt:
         return None, []
+    pages = []
+    for number in index.page_numbers(version) if numbers is None else _pages_of(head, numbers):
+        blob = index.page(version, number)
+        if blob is not None:
+            with contextlib.suppress(Corrupt):
+                pages.append(Page.decode(blob, head, number))
+    return head, pages
 
 
 def _pages_of(head: Head, numbers: npt.NDArray[np.int64]) -> Iterable[int]:

@@ -1,7 +1,7 @@
 """What the cache knows of versions, in SQLite: manifests, how much of each is here, when it was used.
 
 Writes may come from any thread; reads belong to the event loop's thread and never wait for a write (WAL).
-Each manifest blob is kept with its digest: a bit that flips on disk costs a request, not an answer.
+Manifests are kept as they are encoded: sealed, so that who decodes them finds a bit that flipped on disk.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from pathlib import Path
 
 from caterva2.database import connect, open_database
 from caterva2.errors import ConfigError
-from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath, parse_path
 
 __all__ = ["SCHEMA_VERSION", "Index", "Row", "RowState"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 REMOVE_PAGES = 100
 """Pages that one call of `Index.remove` deletes at most."""
@@ -35,7 +34,6 @@ CREATE TABLE versions (
     size INTEGER NOT NULL,
     nextents INTEGER NOT NULL,
     head BLOB NOT NULL,
-    digest BLOB NOT NULL,
     cached_bytes INTEGER NOT NULL DEFAULT 0,
     complete INTEGER NOT NULL DEFAULT 0,
     dirty INTEGER NOT NULL DEFAULT 0,  -- cached_bytes is not to be believed
@@ -46,10 +44,11 @@ CREATE TABLE pages (
     version INTEGER NOT NULL REFERENCES versions (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     page BLOB NOT NULL,
-    digest BLOB NOT NULL,
     PRIMARY KEY (version, number)
 ) WITHOUT ROWID;
 """
+
+_UPGRADES = {2: "ALTER TABLE versions DROP COLUMN digest; ALTER TABLE pages DROP COLUMN digest;"}
 
 RowState = tuple[int, int, bool, float]
 """``(version, cached_bytes, complete, last_used)``, as in a `Row`."""
@@ -109,7 +108,7 @@ class Index:
     def __init__(self, file: Path, *, durable: bool = False) -> None:
         self._write_lock = threading.Lock()
         try:
-            self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION)
+            self._writer = open_database(file, _SCHEMA, SCHEMA_VERSION, _UPGRADES)
         except ConfigError as error:
             if isinstance(error.__cause__, sqlite3.Error):  # the disk, nothing that is configured
                 raise error.__cause__ from None
@@ -154,16 +153,16 @@ class Index:
         ]
 
     def head(self, version: int) -> bytes | None:
-        """Return the encoded head of a version; None if it is not here or damaged."""
-        row = self._reader.execute("SELECT head, digest FROM versions WHERE id = ?", (version,)).fetchone()
-        return _sound(row)
+        """Return the encoded head of a version; None if it is not here."""
+        row = self._reader.execute("SELECT head FROM versions WHERE id = ?", (version,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def page(self, version: int, number: int) -> bytes | None:
-        """Return an encoded page; None if it is not here or damaged."""
+        """Return an encoded page; None if it is not here."""
         row = self._reader.execute(
-            "SELECT page, digest FROM pages WHERE version = ? AND number = ?", (version, number)
+            "SELECT page FROM pages WHERE version = ? AND number = ?", (version, number)
         ).fetchone()
-        return _sound(row)
+        return bytes(row[0]) if row else None
 
     def page_numbers(self, version: int) -> list[int]:
         """Return the numbers of the pages that are here, ascending."""
@@ -195,9 +194,9 @@ class Index:
         with self._writing() as writer:
             writer.execute("DELETE FROM versions WHERE path = ? AND etag = ?", (str(path), etag))
             cursor = writer.execute(
-                "INSERT INTO versions (path, etag, generation, size, nextents, head, digest, last_used) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (str(path), etag, generation, size, nextents, head, digest(head), now),
+                "INSERT INTO versions (path, etag, generation, size, nextents, head, last_used) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (str(path), etag, generation, size, nextents, head, now),
             )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -206,9 +205,9 @@ class Index:
         """Keep encoded pages, by number. A version that is gone meanwhile keeps none."""
         with self._writing() as writer:
             writer.executemany(
-                "INSERT OR REPLACE INTO pages (version, number, page, digest) "
-                "SELECT id, ?, ?, ? FROM versions WHERE id = ?",
-                [(number, page, digest(page), version) for number, page in pages],
+                "INSERT OR REPLACE INTO pages (version, number, page) "
+                "SELECT id, ?, ? FROM versions WHERE id = ?",
+                [(number, page, version) for number, page in pages],
             )
 
     def mark_dirty(self, version: int) -> None:
@@ -262,7 +261,3 @@ class Index:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
-
-
-def _sound(row: tuple[bytes, bytes] | None) -> bytes | None:
-    return row[0] if row is not None and digest(row[0]) == row[1] else None

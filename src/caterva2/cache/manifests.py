@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Sequence
+import logging
+from collections.abc import Hashable, Iterator, Sequence
 
 from caterva2.cache.disk import Disk
 from caterva2.cache.inventory import Inventory
 from caterva2.cache.lru import BytesLru
-from caterva2.cache.version import Version
+from caterva2.cache.version import CacheStats, Version
 from caterva2.errors import Corrupt
 from caterva2.model.manifest import Head, Page
 
@@ -20,6 +21,8 @@ PAGES_BYTES = 48 * 1024 * 1024
 
 MANIFEST_BYTES = HEADS_BYTES + PAGES_BYTES
 
+log = logging.getLogger(__name__)
+
 
 class Manifests:
     """Heads and pages by version.
@@ -28,11 +31,14 @@ class Manifests:
     ----------
     inventory : Inventory
     disk : Disk
+    stats : CacheStats
+        Its `damaged` is kept.
     """
 
-    def __init__(self, inventory: Inventory, disk: Disk) -> None:
+    def __init__(self, inventory: Inventory, disk: Disk, stats: CacheStats) -> None:
         self._inventory = inventory
         self._disk = disk
+        self._stats = stats
         self._heads: BytesLru[tuple[str, str], Head] = BytesLru(HEADS_BYTES)
         self._pages: BytesLru[tuple[Hashable, int], Page] = BytesLru(PAGES_BYTES)
 
@@ -46,12 +52,20 @@ class Manifests:
         head = self._heads.get(version.key)
         index = self._inventory.index
         if head is None and index is not None:
-            with self._disk.health.guard(), contextlib.suppress(Corrupt):
+            with self._disk.health.guard(), self._damage_found(version):
                 encoded = index.head(version.id)
                 if encoded is not None:
                     head = Head.decode(encoded)
                     self._heads.put(version.key, head, len(encoded))
         return head
+
+    @contextlib.contextmanager
+    def _damage_found(self, version: Version) -> Iterator[None]:
+        try:
+            yield
+        except Corrupt as error:
+            self._stats.damaged += 1
+            log.warning("the index has not what was kept of %s, to be fetched again: %s", version.path, error)
 
     async def add(self, head: Head) -> Version:
         """Keep a head, and return the version of it, made if it is not here."""
@@ -66,10 +80,10 @@ class Manifests:
         page = self._pages.get((version.entry, number))
         index = self._inventory.index
         if page is None and version.id and index is not None:
-            with self._disk.health.guard(), contextlib.suppress(Corrupt):
+            with self._disk.health.guard(), self._damage_found(version):
                 encoded = index.page(version.id, number)
                 if encoded is not None:
-                    page = Page.decode(encoded, head)
+                    page = Page.decode(encoded, head, number)
                     self._pages.put((version.entry, number), page, len(encoded))
         return page
 

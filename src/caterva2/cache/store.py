@@ -70,7 +70,7 @@ class Store:
         self.stats = stats
         self._disk = Disk(directory, executor, stats)
         self._inventory = Inventory(directory, durable=durable, disk=self._disk, stats=stats)
-        self._manifests = Manifests(self._inventory, self._disk)
+        self._manifests = Manifests(self._inventory, self._disk, stats)
         self._quota = Quota(
             directory,
             quota_bytes=quota_bytes,

@@ -75,6 +75,8 @@ class CacheStats:
         Extents that were checked on their first use after a start.
     rejected : int
         Those of them that were wrong; they were fetched again.
+    damaged : int
+        Heads and pages of manifests that were found damaged on disk; they were fetched again.
     evicted, evicted_bytes : int
         Extents removed to stay under the quota, and their bytes.
     passed_through : int
@@ -91,6 +93,7 @@ class CacheStats:
     misses: int = 0
     verified: int = 0
     rejected: int = 0
+    damaged: int = 0
     evicted: int = 0
     evicted_bytes: int = 0
     passed_through: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ from caterva2.model.extents import (
     page_starts,
 )
 from caterva2.model.manifest import Head
-from caterva2.model.path import DatasetPath, Kind
+from caterva2.model.path import DatasetPath, Kind, kind_of
 
-__all__ = ["Read", "inspect"]
+__all__ = ["Read", "describe", "inspect"]
 
 MAX_EXTENTS = 2**30
 """Most extent numbers of a version: a presence map has a bit for each."""
@@ -42,6 +43,18 @@ MAX_DEAD_BYTES = 256 * 1024 * 1024
 """Most bytes between two parts of a frame that belong to neither: they travel as one extent."""
 
 _FIRST_READ_BYTES = 4096
+
+
+def describe(read: Read, *, path: DatasetPath, size: int, mtime_ns: int) -> Head:
+    """Describe a file as what its name says it is; one that is not, as a file, with the reason in ``error``.
+
+    Parameters and what is returned are as of `inspect`.
+    """
+    try:
+        return inspect(read, path=path, kind=kind_of(path.name), size=size, mtime_ns=mtime_ns)
+    except (Corrupt, Unsupported) as error:
+        as_file = inspect(read, path=path, kind="file", size=size, mtime_ns=mtime_ns)
+        return replace(as_file, meta={**as_file.meta, "error": str(error)})
 
 
 def inspect(read: Read, *, path: DatasetPath, kind: Kind, size: int, mtime_ns: int) -> Head:

@@ -18,7 +18,6 @@ from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of, on_version
 from caterva2.http.slices import fetch, query_of
 from caterva2.model.manifest import Head
-from caterva2.source.upstream import content_digest
 
 __all__ = ["MANIFEST_TYPE", "data_routes", "parse_page_numbers"]
 
@@ -68,7 +67,6 @@ def data_routes(service: DataService) -> list[Route]:
         else:
             pages = await service.source.pages(head, parse_page_numbers(numbers, head))
             body = msgpack.packb([page.encode() for page in pages])
-        headers["Content-Digest"] = content_digest(body)
         return Response(body, headers=headers, media_type=MANIFEST_TYPE)
 
     async def data(request: Request, head: Head) -> Response:

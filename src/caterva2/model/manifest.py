@@ -4,8 +4,10 @@ The *head* is small and names the version; *pages* say, each for a run of chunks
 every chunk, its preamble and its blocks are, and what their digests are. A file that is no Blosc2 frame is
 described in the same way, as a run of chunks of 256 KiB.
 
-The wire form is MessagePack; arrays travel as little-endian bytes. Of a page whose chunks have no dead bytes
-behind them, or no blocks, the columns that would say so travel empty.
+The encoded form, on the wire and on disk, is *sealed*: `DIGEST_BYTES` of BLAKE3 over all that follows, then
+MessagePack. All data is checked against manifests, and a manifest against its seal: a bit that flips in it,
+in transit or on a disk, is found. Arrays travel as little-endian bytes. Of a page whose chunks have no dead
+bytes behind them, or no blocks, the columns that would say so travel empty.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import Corrupt
-from caterva2.model.extents import DIGEST_BYTES, FIXED_SLOTS, ChunkKind, Extent, Fixed
+from caterva2.model.extents import DIGEST_BYTES, FIXED_SLOTS, ChunkKind, Extent, Fixed, digest
 from caterva2.model.path import DatasetPath, Kind, parse_path
 
 __all__ = ["Head", "Page"]
 
-FORMAT = 1
-"""Version of the wire form."""
+FORMAT = 2
+"""Version of the encoded form."""
 
 
 @dataclass(frozen=True)
@@ -105,38 +107,35 @@ class Head:
         return range(int(self.page_starts[number]), stop)
 
     def encode(self) -> bytes:
-        """Return the wire form."""
-        return bytes(
-            msgpack.packb(
-                {
-                    "format": FORMAT,
-                    "path": str(self.path),
-                    "etag": self.etag,
-                    "generation": self.generation,
-                    "kind": self.kind,
-                    "size": self.size,
-                    "mtime_ns": self.mtime_ns,
-                    "header": self.header,
-                    "fixed": [[e.number, e.offset, e.size, e.digest] for e in self.fixed],
-                    "nchunks": self.nchunks,
-                    "slots_per_chunk": self.slots_per_chunk,
-                    "page_starts": _pack(self.page_starts, "<i8"),
-                    "meta": self.meta,
-                }
-            )
+        """Return the encoded form, sealed."""
+        return _seal(
+            {
+                "path": str(self.path),
+                "etag": self.etag,
+                "generation": self.generation,
+                "kind": self.kind,
+                "size": self.size,
+                "mtime_ns": self.mtime_ns,
+                "header": self.header,
+                "fixed": [[e.number, e.offset, e.size, e.digest] for e in self.fixed],
+                "nchunks": self.nchunks,
+                "slots_per_chunk": self.slots_per_chunk,
+                "page_starts": _pack(self.page_starts, "<i8"),
+                "meta": self.meta,
+            }
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Head:
-        """Parse the wire form.
+        """Parse the encoded form.
 
         Raises
         ------
         Corrupt
-            If it is not the wire form of a head, or contradicts itself.
+            If its seal is broken, it is not a head, or it contradicts itself.
         """
         try:
-            raw = _unpack(data)
+            raw = _unseal(data)
             head = cls(
                 path=parse_path(raw["path"]),
                 etag=raw["etag"],
@@ -287,17 +286,14 @@ class Page:
         return FIXED_SLOTS + nchunk * self.slots_per_chunk
 
     def encode(self) -> bytes:
-        """Return the wire form."""
-        return bytes(
-            msgpack.packb(
-                {
-                    "format": FORMAT,
-                    "number": self.number,
-                    "first": self.first,
-                    "slots_per_chunk": self.slots_per_chunk,
-                    **{name: self._packed(name, dtype) for name, dtype, _ in _COLUMNS},
-                }
-            )
+        """Return the encoded form, sealed."""
+        return _seal(
+            {
+                "number": self.number,
+                "first": self.first,
+                "slots_per_chunk": self.slots_per_chunk,
+                **{name: self._packed(name, dtype) for name, dtype, _ in _COLUMNS},
+            }
         )
 
     def _packed(self, name: str, dtype: str) -> bytes:
@@ -305,16 +301,16 @@ class Page:
         return b"" if name in _OFTEN_ZERO and not column.any() else _pack(column, dtype)
 
     @classmethod
-    def decode(cls, data: bytes, head: Head) -> Page:
-        """Parse the wire form of a page of a version.
+    def decode(cls, data: bytes, head: Head, number: int) -> Page:
+        """Parse the encoded form of a page of a version, of which the number is known.
 
         Raises
         ------
         Corrupt
-            If it is not the wire form of a page, or contradicts itself or the head.
+            If its seal is broken, it is not that page, or it contradicts itself or the head.
         """
         try:
-            raw = _unpack(data)
+            raw = _unseal(data)
             nblocks = raw["slots_per_chunk"] - 2
             columns = {
                 name: _view(raw[name], dtype).reshape([-1 if n is None else n or nblocks for n in shape])
@@ -331,13 +327,13 @@ class Page:
                         columns[name].dtype.type(), (count, *columns[name].shape[1:])
                     )
             page = cls(number=raw["number"], first=raw["first"], slots_per_chunk=nblocks + 2, **columns)
-            page._check(head)
+            page._check(head, number)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise Corrupt(f"not a page of the manifest of {head.path}: {error!r}") from error
+            raise Corrupt(f"not page {number} of the manifest of {head.path}: {error!r}") from error
         return page
 
-    def _check(self, head: Head) -> None:
-        chunks = head.page_chunks(self.number)
+    def _check(self, head: Head, number: int) -> None:
+        chunks = head.page_chunks(number)
         stored = self.kinds <= ChunkKind.BLOCKS
         stops = self.offsets + self.sizes + self.slacks
         rows: list[npt.NDArray[Any]] = [
@@ -351,6 +347,7 @@ class Page:
         ]
         has_blocks = self.kinds == ChunkKind.BLOCKS
         checks = {
+            "number": self.number == number,
             "chunks": (chunks.start, len(chunks)) == (self.first, len(self)),
             "rows": all(len(row) == len(self) for row in rows),
             "slots": self.slots_per_chunk == head.slots_per_chunk,
@@ -392,9 +389,17 @@ def _view(data: bytes, dtype: str) -> npt.NDArray[Any]:
     return np.frombuffer(data, dtype=dtype)
 
 
-def _unpack(data: bytes) -> dict[str, Any]:
+def _seal(members: dict[str, Any]) -> bytes:
+    packed = bytes(msgpack.packb({"format": FORMAT, **members}))
+    return digest(packed) + packed
+
+
+def _unseal(data: bytes) -> dict[str, Any]:
+    packed = memoryview(data)[DIGEST_BYTES:]
+    if digest(packed) != data[:DIGEST_BYTES]:
+        raise ValueError("it is damaged, or of another format: its seal is broken")
     try:
-        raw = msgpack.unpackb(data)
+        raw = msgpack.unpackb(packed)
     except Exception as error:  # msgpack raises a dozen types, not all of one base
         raise ValueError(f"not MessagePack: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:

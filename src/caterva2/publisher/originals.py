@@ -41,7 +41,8 @@ class PublishedOriginals:
         if record is None:
             raise NotFound(str(path), f"there is no dataset {path.name!r} in root {path.root!r}")
         file = watcher.files.get(path.name, path.name)
-        return LocalVersion(record.entry.etag, watcher.directory.directory, file, record.key)
+        entry, directory = record.entry, watcher.directory.directory
+        return LocalVersion(entry.etag, entry.generation, directory, file, record.key)
 
     def check(self, path: DatasetPath) -> None:
         """Raise `Unavailable` if the directory of a root is not there; see `Originals.check`."""
@@ -56,12 +57,19 @@ class PublishedOriginals:
             watcher.look(path.name)
 
     def load_head(self, path: DatasetPath, etag: str) -> bytes | None:
-        """Return the wire form of a head; see `Originals.load_head`."""
+        """Return an encoded head; see `Originals.load_head`."""
         return self._store.head(path.root, path.name, etag)
 
     def load_page(self, path: DatasetPath, etag: str, number: int) -> bytes | None:
-        """Return the wire form of a page; see `Originals.load_page`."""
+        """Return an encoded page; see `Originals.load_page`."""
         return self._store.page(path.root, path.name, etag, number)
+
+    def save_head(self, path: DatasetPath, etag: str, data: bytes) -> None:
+        """Keep a head; see `Originals.save_head`. If it cannot be kept, it is made again when asked for."""
+        try:
+            self._store.save_head(path.root, path.name, etag, data)
+        except sqlite3.Error as error:
+            log.warning("head not kept", dataset=str(path), reason=str(error))
 
     def save_page(self, path: DatasetPath, etag: str, number: int, data: bytes) -> None:
         """Keep a page; see `Originals.save_page`. If it cannot be kept, it is made again when asked for."""

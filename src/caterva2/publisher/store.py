@@ -168,7 +168,7 @@ class PublisherStore:
         ----------
         root : str
         versions : iterable of (str, Record, bytes or None)
-            Name, version and wire form of the head; None where the version is known and only the status of
+            Name, version and encoded head; None where the version is known and only the status of
             its file is another.
         """
         with self._transaction() as db:
@@ -218,15 +218,24 @@ class PublisherStore:
     # -- manifests -------------------------------------------------------------------------------
 
     def head(self, root: str, name: str, etag: str) -> bytes | None:
-        """Return the wire form of a version's head; None if that is not the current version."""
+        """Return the encoded head of a version; None if that is not the current version."""
         query = (
             "SELECT head FROM heads JOIN datasets USING (root, name) WHERE root = ? AND name = ? AND etag = ?"
         )
         row = self._row(query, (root, name, etag))
         return bytes(row[0]) if row else None
 
+    def save_head(self, root: str, name: str, etag: str, head: bytes) -> None:
+        """Write the head of a version anew; of one that is not the current one any more it is let go of."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO heads SELECT root, name, ? FROM datasets "
+                "WHERE root = ? AND name = ? AND etag = ?",
+                (head, root, name, etag),
+            )
+
     def page(self, root: str, name: str, etag: str, number: int) -> bytes | None:
-        """Return the wire form of a page; None if it was not made yet."""
+        """Return an encoded page; None if it was not made yet."""
         query = "SELECT page FROM pages WHERE root = ? AND name = ? AND etag = ? AND number = ?"
         row = self._row(query, (root, name, etag, number))
         return bytes(row[0]) if row else None

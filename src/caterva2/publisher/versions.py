@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
-from caterva2.errors import Corrupt, Unsupported
-from caterva2.frame.inspect import inspect
+from caterva2.errors import Corrupt
+from caterva2.frame.inspect import describe
 from caterva2.frame.pages import Read
 from caterva2.model.catalogue import Entry
 from caterva2.model.extents import DIGEST_BYTES, digest
 from caterva2.model.manifest import Head
-from caterva2.model.path import DatasetPath, kind_of
+from caterva2.model.path import DatasetPath
 from caterva2.publisher.scan import Found
 from caterva2.publisher.store import Record
 from caterva2.source.files import LocalFile, StatKey
@@ -46,7 +46,7 @@ class Taken:
     ----------
     record : Record
     head : bytes or None
-        Wire form of the head; None if it is the version known before, in a file that was touched.
+        Encoded head; None if it is the version known before, in a file that was touched.
     """
 
     record: Record
@@ -147,7 +147,8 @@ class Versions:
                     assert previous is not None
                     return Taken(replace(previous, key=key), None)
                 read = _reader(data)
-            head = _describe(read, DatasetPath(self.root, name), key)
+            path = DatasetPath(self.root, name)
+            head = describe(read, path=path, size=key.size, mtime_ns=key.mtime_ns)
             if file.key() != key:
                 return Wait("changed while it was read")
             if not settled and "error" in head.meta:
@@ -173,15 +174,6 @@ class Versions:
         )
         self.stats.taken += 1
         return Taken(Record(key, content, entry), named.encode())
-
-
-def _describe(read: Read, path: DatasetPath, key: StatKey) -> Head:
-    kind = kind_of(path.name)
-    try:
-        return inspect(read, path=path, kind=kind, size=key.size, mtime_ns=key.mtime_ns)
-    except (Corrupt, Unsupported) as error:
-        as_file = inspect(read, path=path, kind="file", size=key.size, mtime_ns=key.mtime_ns)
-        return replace(as_file, meta={**as_file.meta, "error": str(error)})
 
 
 def _etag(head: Head, generation: int, origin: str) -> str:

@@ -131,12 +131,12 @@ class HttpSource:
         ):
             body = await self._upstream.body(response)
         try:
-            pages = [Page.decode(item, head) for item in msgpack.unpackb(body)]
+            return [
+                Page.decode(item, head, number)
+                for number, item in zip(numbers, msgpack.unpackb(body), strict=True)
+            ]
         except Exception as error:  # msgpack raises a dozen types, not all of one base
             raise BadAnswer(f"pages that cannot be read: {error!r}") from error
-        if [page.number for page in pages] != list(numbers):
-            raise BadAnswer(f"{len(pages)} other pages than the {len(numbers)} asked for")
-        return pages
 
     async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
         """Return the bytes of extents, each checked against its digest; see `Source.read`.

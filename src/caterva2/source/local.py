@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from typing import Generic, NoReturn, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from caterva2.errors import Changed, Corrupt, Unavailable
+from caterva2.frame.inspect import describe
 from caterva2.frame.pages import make_page
 from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head, Page
@@ -36,6 +39,8 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno
 K = TypeVar("K")
 V = TypeVar("V")
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class LocalVersion:
@@ -44,6 +49,7 @@ class LocalVersion:
     Attributes
     ----------
     etag : str
+    generation : int
     directory : str
         Absolute path of the root's directory.
     file : str
@@ -53,6 +59,7 @@ class LocalVersion:
     """
 
     etag: str
+    generation: int
     directory: str
     file: str
     key: StatKey
@@ -80,11 +87,15 @@ class Originals(Protocol):
         ...
 
     def load_head(self, path: DatasetPath, etag: str) -> bytes | None:
-        """Return the wire form of a version's head, None if it is not kept; called in threads."""
+        """Return the encoded head of a version, None if it is not kept; called in threads."""
+        ...
+
+    def save_head(self, path: DatasetPath, etag: str, data: bytes) -> None:
+        """Keep a head that was made anew; called in threads."""
         ...
 
     def load_page(self, path: DatasetPath, etag: str, number: int) -> bytes | None:
-        """Return the wire form of a page of a version, None if it was not made yet; called in threads."""
+        """Return an encoded page of a version, None if it was not made yet; called in threads."""
         ...
 
     def save_page(self, path: DatasetPath, etag: str, number: int, data: bytes) -> None:
@@ -98,6 +109,8 @@ class LocalStats:
 
     Attributes
     ----------
+    damaged : int
+        Heads and pages that were not what was kept, and were made anew.
     pages_made : int
         Pages of manifests that were made.
     bytes_hashed : int
@@ -108,6 +121,7 @@ class LocalStats:
         Requests that found their version gone.
     """
 
+    damaged: int = 0
     pages_made: int = 0
     bytes_hashed: int = 0
     bytes_read: int = 0
@@ -115,25 +129,36 @@ class LocalStats:
 
 
 class _Recent(Generic[K, V]):
-    """The values used last, at most so many."""
+    """The values used last, at most so many; each is made once, whoever asks meanwhile."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._values: OrderedDict[K, V] = OrderedDict()
+        self._making: dict[K, asyncio.Task[V]] = {}
 
-    def get(self, key: K) -> V | None:
-        value = self._values.get(key)
-        if value is not None:
+    async def get(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        if key in self._values:
             self._values.move_to_end(key)
-        return value
+            return self._values[key]
+        task = self._making.get(key)
+        if task is None:
+            task = self._making[key] = asyncio.create_task(make())
+            task.add_done_callback(lambda done: self._made(key, done))
+        return await asyncio.shield(task)
 
-    def put(self, key: K, value: V) -> None:
-        self._values[key] = value
-        if len(self._values) > self._limit:
-            self._values.popitem(last=False)
+    def _made(self, key: K, task: asyncio.Task[V]) -> None:
+        del self._making[key]
+        if not task.cancelled() and task.exception() is None:
+            self._values[key] = task.result()
+            if len(self._values) > self._limit:
+                self._values.popitem(last=False)
 
-
-_PageKey = tuple[DatasetPath, str, int]
+    async def close(self) -> None:
+        """Give up what is being made."""
+        tasks = list(self._making.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class LocalSource:
@@ -155,37 +180,31 @@ class LocalSource:
         self._executor = executor
         self.stats = LocalStats()
         self._heads: _Recent[tuple[DatasetPath, str], Head] = _Recent(HEADS_KEPT)
-        self._pages: _Recent[_PageKey, Page] = _Recent(PAGES_KEPT)
-        self._making: dict[_PageKey, asyncio.Task[Page]] = {}
+        self._pages: _Recent[tuple[DatasetPath, str, int], Page] = _Recent(PAGES_KEPT)
 
     async def close(self) -> None:
-        """Give up the pages that are being made."""
-        tasks = list(self._making.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Give up the heads and pages that are being made."""
+        await self._heads.close()
+        await self._pages.close()
 
     async def head(self, path: DatasetPath, etag: str | None = None) -> Head:
         """Return the head of a version; see `Source.head`."""
         version = self._originals.version(path)
         if etag is not None and etag != version.etag:
             self._gone(path, etag, version.etag)
-        key = (path, version.etag)
-        head = self._heads.get(key)
-        if head is None:
-            data = await self._run(self._originals.load_head, path, version.etag)
-            if data is None:  # replaced between the look at the version and this one
-                self._gone(path, version.etag)
-            head = Head.decode(data)
-            self._heads.put(key, head)
-        return head
+        return await self._heads.get((path, version.etag), lambda: self._load_or_make_head(path, version))
 
     async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
         """Return pages of a version; those that nobody asked for yet are made now. See `Source.pages`."""
         version = self._current(head)
         if wrong := [number for number in numbers if not 0 <= number < head.npages]:
             raise IndexError(f"{head.path} has {head.npages} pages, there is no page {wrong[0]}")
-        return [await self._page(head, version, number) for number in numbers]
+        return [
+            await self._pages.get(
+                (head.path, head.etag, number), partial(self._load_or_make_page, head, version, number)
+            )
+            for number in numbers
+        ]
 
     async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
         """Return the bytes of extents; see `Source.read`."""
@@ -197,7 +216,7 @@ class LocalSource:
         try:
             data = await self._run(_read_spans, version, spans)
         except (OSError, Corrupt) as error:
-            self._explain(head, error)
+            self._explain(head.path, head.etag, error)
         self.stats.bytes_read += sum(size for _, size in spans)
         return data
 
@@ -218,7 +237,7 @@ class LocalSource:
                 try:
                     data = await asyncio.wrap_future(job)
                 except (OSError, Corrupt) as error:
-                    self._explain(head, error)
+                    self._explain(head.path, head.etag, error)
                 self.stats.bytes_read += len(data)
                 yield data
         finally:
@@ -226,39 +245,45 @@ class LocalSource:
             if job is not None:
                 job.add_done_callback(lambda _: reading.close())
 
-    # -- pages -----------------------------------------------------------------------------------
+    # -- manifests -------------------------------------------------------------------------------
 
-    async def _page(self, head: Head, version: LocalVersion, number: int) -> Page:
-        key = (head.path, head.etag, number)
-        page = self._pages.get(key)
-        if page is not None:
-            return page
-        task = self._making.get(key)
-        if task is None:
-            task = asyncio.create_task(self._load_or_make(head, version, number))
-            self._making[key] = task
-            task.add_done_callback(lambda done: self._made(key, done))
-        return await asyncio.shield(task)
+    async def _load_or_make_head(self, path: DatasetPath, version: LocalVersion) -> Head:
+        data = await self._run(self._originals.load_head, path, version.etag)
+        if data is None:  # replaced between the look at the version and this one
+            self._gone(path, version.etag)
+        try:
+            return _head_of(data, path, version.etag)
+        except Corrupt as error:
+            self._count_damage(path, error)
+        self._originals.check(path)
+        try:
+            head = await self._run(_make_head, version, path)
+        except (OSError, Corrupt) as error:
+            self._explain(path, version.etag, error)
+        await self._run(lambda: self._originals.save_head(path, version.etag, head.encode()))
+        return head
 
-    def _made(self, key: _PageKey, task: asyncio.Task[Page]) -> None:
-        del self._making[key]
-        if not task.cancelled() and task.exception() is None:
-            self._pages.put(key, task.result())
-
-    async def _load_or_make(self, head: Head, version: LocalVersion, number: int) -> Page:
+    async def _load_or_make_page(self, head: Head, version: LocalVersion, number: int) -> Page:
         path, etag = head.path, head.etag
         data = await self._run(self._originals.load_page, path, etag, number)
         if data is not None:
-            return Page.decode(data, head)
+            try:
+                return Page.decode(data, head, number)
+            except Corrupt as error:
+                self._count_damage(path, error)
         self._originals.check(path)
         try:
             page, nbytes = await self._run(_make_page, version, head, number)
         except (OSError, Corrupt) as error:
-            self._explain(head, error)
+            self._explain(path, etag, error)
         self.stats.pages_made += 1
         self.stats.bytes_hashed += nbytes
         await self._run(lambda: self._originals.save_page(path, etag, number, page.encode()))
         return page
+
+    def _count_damage(self, path: DatasetPath, error: Corrupt) -> None:
+        self.stats.damaged += 1
+        log.warning("the manifest of %s was kept and is damaged, to be made anew: %s", path, error)
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -272,15 +297,15 @@ class LocalSource:
         self.stats.changed += 1
         raise Changed(str(path), etag, current)
 
-    def _explain(self, head: Head, error: OSError | Corrupt) -> NoReturn:
+    def _explain(self, path: DatasetPath, etag: str, error: OSError | Corrupt) -> NoReturn:
         """Raise what a reader must know of an error that reading a file gave."""
         if isinstance(error, Corrupt) and not isinstance(error, _Moved):
             raise error
         if isinstance(error, OSError) and error.errno not in _GONE:
-            raise Unavailable(f"{head.path} cannot be read now: {error.strerror or error}") from error
-        self._originals.suspect(head.path)
-        self._originals.check(head.path)
-        self._gone(head.path, head.etag)
+            raise Unavailable(f"{path} cannot be read now: {error.strerror or error}") from error
+        self._originals.suspect(path)
+        self._originals.check(path)
+        self._gone(path, etag)
 
     async def _run(self, function: Callable[..., V], *args: object) -> V:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
@@ -317,6 +342,23 @@ def _read_spans(version: LocalVersion, spans: Sequence[tuple[int, int]]) -> list
         finally:
             # Times only grow: if the status is the same behind the last read, it was so behind each
             _check(file, version)
+
+
+def _head_of(data: bytes, path: DatasetPath, etag: str) -> Head:
+    head = Head.decode(data)
+    if (head.path, head.etag) != (path, etag):
+        raise Corrupt(f"it is the head of {head.path} at {head.etag}")
+    return head
+
+
+def _make_head(version: LocalVersion, path: DatasetPath) -> Head:
+    key = version.key
+    with _open(version) as file:
+        try:
+            head = describe(file.read, path=path, size=key.size, mtime_ns=key.mtime_ns)
+        finally:
+            _check(file, version)
+    return replace(head, etag=version.etag, generation=version.generation)
 
 
 def _make_page(version: LocalVersion, head: Head, number: int) -> tuple[Page, int]:

@@ -13,7 +13,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -26,7 +25,7 @@ from caterva2.model.path import DatasetPath
 from caterva2.source.breaker import Breaker
 from caterva2.source.byteranges import BadAnswer, Run, range_header
 
-__all__ = ["Upstream", "UpstreamStats", "content_digest", "etag_of"]
+__all__ = ["Upstream", "UpstreamStats", "etag_of"]
 
 METADATA_BYTES = 64 * 1024 * 1024
 """Most that is read of a head or of a batch of pages, in bytes."""
@@ -210,7 +209,7 @@ class Upstream:
         Raises
         ------
         BadAnswer
-            If it is longer than any metadata should be, or not what its ``Content-Digest`` says.
+            If it is longer than any metadata should be.
         """
         body = bytearray()
         async for data in response.content.iter_any():
@@ -218,9 +217,6 @@ class Upstream:
             body += data
             if len(body) > METADATA_BYTES:
                 raise BadAnswer(f"metadata of more than {METADATA_BYTES} bytes")
-        promised = response.headers.get("Content-Digest")
-        if promised is not None and promised != content_digest(body):
-            raise BadAnswer(f"metadata that is not of Content-Digest {promised}")
         return bytes(body)
 
     async def _problem(
@@ -266,11 +262,6 @@ class Upstream:
         """Return what to raise after the second bad answer."""
         self.stats.errors += 1
         return Unavailable(f"{self.name} sent a bad answer for {path}, twice: {error}")
-
-
-def content_digest(body: bytes | bytearray) -> str:
-    """Return the ``Content-Digest`` of a body (RFC 9530); a manifest has no other digest of itself."""
-    return f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
 
 
 def etag_of(response: aiohttp.ClientResponse) -> str:
