@@ -3,7 +3,7 @@ from contextlib import aclosing
 
 import pytest
 
-from caterva2.cache.cached import PIECE_BYTES
+from caterva2.cache.batches import PIECE_BYTES
 from caterva2.errors import Corrupt
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
