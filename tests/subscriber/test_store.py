@@ -43,6 +43,21 @@ async def test_a_catalogue_is_known_again_unconfirmed(tmp_path) -> None:
     store.close()
 
 
+async def test_datasets_of_a_root_that_was_not_written_yet_are_known(tmp_path) -> None:
+    """The subscriber ended after it saw datasets, and before it saw whether who serves them is there."""
+    store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
+    store.keep(catalogue)
+    catalogue.set_root("foo", url="http://h:1")
+    catalogue.apply("foo", "x", FILE)
+    await asyncio.sleep(0)
+    store.close()
+    again, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    store.load(again)
+    assert again.root("foo").entries == {"x": FILE}
+    assert not again.root("foo").fresh
+    store.close()
+
+
 async def test_a_removed_root_is_forgotten(tmp_path) -> None:
     store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
     store.keep(catalogue)

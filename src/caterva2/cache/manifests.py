@@ -55,7 +55,10 @@ class Manifests:
             with self._disk.health.guard(), self._damage_found(version):
                 encoded = index.head(version.id)
                 if encoded is not None:
-                    head = Head.decode(encoded)
+                    found = Head.decode(encoded)
+                    if (str(found.path), found.etag) != version.key:
+                        raise Corrupt(f"it is the head of {found.path}")
+                    head = found
                     self._heads.put(version.key, head, len(encoded))
         return head
 

@@ -96,7 +96,7 @@ class Mirror:
     def numbers(self) -> npt.NDArray[np.int64]:
         """Return the numbers of the extents present, ascending."""
         with self._files.opened() as (_, _, states):
-            return np.flatnonzero(states)
+            return np.flatnonzero(states.copy())  # others write to it meanwhile, which numpy takes ill
 
     # -- bytes -----------------------------------------------------------------------------------
 

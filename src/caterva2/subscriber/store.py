@@ -65,6 +65,9 @@ class SubscriberStore:
         for root, name, etag, generation, size, kind, mtime, shape, dtype, error in self._db.execute(
             "SELECT * FROM entries"
         ):
+            if root not in catalogue.roots:  # it ended before it was written who serves it
+                catalogue.set_root(root)
+                catalogue.doubt(root)
             extents = tuple(json.loads(shape)) if shape is not None else None
             catalogue.apply(root, name, Entry(etag, generation, size, kind, mtime, extents, dtype, error))
 
