@@ -59,6 +59,17 @@ class TestByExtent:
             assert full >= 40 * PAGE
             assert disk_bytes(mirror_files()) <= 50 * PAGE + BLOCK * 80
 
+    async def test_a_quota_smaller_than_an_extent_lets_go_of_what_was_there_before(
+        self, opened, origin, publish
+    ):
+        path, other = publish("a", 10), publish("b", 2)
+        async with opened() as cached:
+            await read_all(cached, path)
+        async with opened(quota_bytes=1000) as cached:
+            assert cached.stats.cached_bytes == 10 * PAGE
+            assert await read_all(cached, other) == origin.data[other]
+            assert cached.stats.cached_bytes <= 1000
+
     async def test_readers_meanwhile_get_what_was_published(self, opened, origin, path, data, publish):
         other = publish("other", 40)
         async with opened(quota_bytes=15 * PAGE) as cached:

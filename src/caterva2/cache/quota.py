@@ -101,8 +101,9 @@ class Quota:
         self._room.written(nbytes)
 
     async def _make_room(self, nbytes: int) -> bool:
-        if self._room.never(nbytes):
-            return False
+        never = self._room.never(nbytes)
+        if never:
+            nbytes = 0  # what is here may be too much all the same: the quota can be another than last time
         async with self._evicting:
             excess = self._room.excess(self._stats.cached_bytes, nbytes)
             if excess and not self._is_futile():
@@ -115,7 +116,7 @@ class Quota:
                     self._futile_changes = self._inventory.changes
                 if self._room.lacking(nbytes) > 0:
                     self._disk.health.failed(OSError(errno.ENOSPC, "less than min_free_bytes would be free"))
-            return not excess
+            return not (excess or never)
 
     def _is_futile(self) -> bool:
         return self._inventory.changes == self._futile_changes and time.monotonic() <= self._futile_until
