@@ -1,3 +1,6 @@
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from caterva2.cache.disk import Disk
@@ -90,3 +93,16 @@ async def test_in_memory_where_the_disk_takes_nothing(manifests, published, inve
     assert (version.id, version.mirror, stats.degraded) == (0, None, True)
     assert kept.head(version) is head
     assert kept.page(version, head, 0) is pages[0]
+
+
+async def test_a_sound_head_of_another_version_is_not_believed(manifests, published, origin, tmp_path, stats):
+    head, _ = published
+    first = manifests()
+    version = await first.add(head)
+    other = DatasetPath("foo", "y.bin")
+    origin.publish(other, b"something else")
+    encoded = (await origin.head(other)).encode()
+    with closing(sqlite3.connect(tmp_path / "cache" / "index.sqlite")) as index, index:
+        index.execute("UPDATE versions SET head = ? WHERE id = ?", (encoded, version.id))
+    assert manifests().head(version) is None
+    assert stats.damaged == 1

@@ -41,6 +41,28 @@ def reopened(pool):
     return Mirror(pool, "m", SIZE, 100)
 
 
+def test_the_presence_map_can_be_looked_at_while_others_write(pool):
+    nextents = 1 << 20
+    mirror = Mirror(pool, "large", SIZE, nextents)
+    mirror.write(items(EXTENTS))
+    stop = threading.Event()
+    some = np.arange(100, dtype=np.int64)
+
+    def write() -> None:
+        while not stop.is_set():
+            mirror.clear(some)
+            mirror.write(items(EXTENTS))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            assert set(mirror.numbers().tolist()) <= set(range(100))
+    finally:
+        stop.set()
+        writer.join()
+
+
 def test_empty_at_first(mirror):
     assert mirror.read(EXTENTS[:2]) == ([None, None], [], 0)
     assert mirror.numbers().tolist() == []

@@ -159,7 +159,8 @@ async def test_more_connections_than_the_limit_are_told_to_come_back(running, mo
             assert (await answer(reader))[0] == 200
 
 
-async def test_nothing_more_is_made_for_a_peer_that_left(running, files, monkeypatch) -> None:
+@pytest.mark.parametrize("behind_another", [False, True])
+async def test_nothing_more_is_made_for_a_peer_that_left(running, files, monkeypatch, behind_another) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def read(head, extents):
@@ -170,8 +171,11 @@ async def test_nothing_more_is_made_for_a_peer_that_left(running, files, monkeyp
             ended.set()
 
     monkeypatch.setattr(files, "read", read)
+    monkeypatch.setattr("caterva2.http.bodies.WHOLE_BYTES", 0)
     async with asyncio.timeout(10):
         async with raw(running) as (_, writer):
+            if behind_another:  # which is streamed: what serves it ends later than its last byte
+                writer.write(b"GET /data/foo/text%20%C3%A9%20%23%3F%25.bin HTTP/1.1\r\nHost: x\r\n\r\n")
             writer.write(b"GET /api/fetch/foo/dir/a.b2nd?slice_=0 HTTP/1.1\r\nHost: x\r\n\r\n")
             await begun.wait()
         await ended.wait()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from caterva2.errors import Corrupt, InvalidSelection, NotFound, TooLarge, Unavailable
 from caterva2.model.path import parse_path
 from caterva2.model.selection import Axis, Selection, select
-from caterva2.source import plan, slices
+from caterva2.source import batch, plan
 from caterva2.source.slices import Reader
 from caterva2.testing.memory import FileSource
 
@@ -107,7 +107,7 @@ class Batched(FileSource):
 
 @pytest.fixture
 def batched(directory, monkeypatch) -> Batched:
-    monkeypatch.setattr(slices, "BATCH_BYTES", 200_000)
+    monkeypatch.setattr(batch, "BATCH_BYTES", 200_000)
     truth = RNG.integers(0, 1 << 60, (200, 1000))
     (directory / "b.b2nd").write_bytes(blosc2.asarray(truth, chunks=(10, 1000), blocks=(5, 100)).to_cframe())
     source = Batched(directory / "b.b2nd", parse_path("r/b.b2nd"))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from caterva2.model.extents import Extent
 
-__all__ = ["between", "first_done", "in_batches", "joined"]
+__all__ = ["batched", "between", "first_done", "in_batches", "joined"]
 
 PIECE_BYTES = 64 * 1024
 """Small extents are sent together, so many bytes at a time: each piece is a message and a system call."""
@@ -20,17 +20,23 @@ T = TypeVar("T")
 async def in_batches(
     groups: AsyncGenerator[Sequence[Extent]], batch_bytes: int
 ) -> AsyncGenerator[Sequence[Extent]]:
-    """Yield the extents of groups in batches that take about `batch_bytes`, and close the groups."""
-    batch: list[Extent] = []
-    nbytes = 0
+    """Yield the extents of each group in batches that take about `batch_bytes`, and close the groups."""
     async with aclosing(groups):
         async for group in groups:
-            for extent in group:
-                batch.append(extent)
-                nbytes += extent.size
-                if nbytes >= batch_bytes:
-                    yield batch
-                    batch, nbytes = [], 0
+            for batch in batched(group, batch_bytes):
+                yield batch
+
+
+def batched(extents: Iterable[Extent], batch_bytes: int) -> Iterator[list[Extent]]:
+    """Yield extents in batches that take about `batch_bytes`."""
+    batch: list[Extent] = []
+    nbytes = 0
+    for extent in extents:
+        batch.append(extent)
+        nbytes += extent.size
+        if nbytes >= batch_bytes:
+            yield batch
+            batch, nbytes = [], 0
     if batch:
         yield batch
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from caterva2.cache.batches import batched
 from caterva2.cache.census import present_bytes
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
@@ -120,7 +121,7 @@ class _Check:
             extents = [extent for extent in _known(self._head, page, some) if extent.number in present]
             lost = np.array(sorted(present - {extent.number for extent in extents}), np.int64)
             await self._drop(lost)
-            for batch in _batches(extents):
+            for batch in batched(extents, BATCH_BYTES):
                 await self._check(batch)
         await self._recount()
 
@@ -205,17 +206,3 @@ def _known(head: Head, page: Page | None, numbers: _Numbers) -> Iterable[Extent]
         return ()
     nchunks = np.unique((numbers - FIXED_SLOTS) // head.slots_per_chunk)
     return [extent for nchunk in nchunks.tolist() for extent in page.chunk_extents(nchunk)]
-
-
-def _batches(extents: list[Extent]) -> Iterator[list[Extent]]:
-    """Cut a list of extents into pieces of about `BATCH_BYTES`."""
-    batch: list[Extent] = []
-    nbytes = 0
-    for extent in extents:
-        batch.append(extent)
-        nbytes += extent.size
-        if nbytes >= BATCH_BYTES:
-            yield batch
-            batch, nbytes = [], 0
-    if batch:
-        yield batch

@@ -49,13 +49,8 @@ class Mirror:
 
     Parameters
     ----------
-    pool : MirrorPool
-    name : str
-        Private name of the files, without suffix.
-    size : int
-        Size of the version, in bytes.
-    nextents : int
-        Number of extent numbers.
+    pool, name, size, nextents
+        As for `caterva2.cache.pool.MirrorFiles`.
     """
 
     def __init__(self, pool: MirrorPool, name: str, size: int, nextents: int) -> None:
@@ -82,11 +77,6 @@ class Mirror:
         return self._files.map_file
 
     # -- presence --------------------------------------------------------------------------------
-
-    def present(self, extents: Sequence[Extent]) -> list[bool]:
-        """Return which extents are present, whether or not they have been verified."""
-        with self._files.opened() as (_, _, states):
-            return [bool(states[extent.number]) for extent in extents]
 
     def unverified(self, extents: Sequence[Extent]) -> list[Extent]:
         """Return the extents that are absent, or present from before this process opened the mirror."""

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from caterva2.cli.exit_codes import ExitCode
 from caterva2.cli.options import Connection, Json
 from caterva2.cli.output import human_bytes, print_json, print_table
+from caterva2.cli.patterns import First, More, for_each
 from caterva2.client import CacheCheck, Cached
 
 __all__ = ["drop", "fsck", "ls", "pin", "unpin"]
@@ -23,8 +24,6 @@ DEFAULT = Connection()
 Optional = Annotated[
     str | None, Parameter(name="PATTERN", help="A dataset, a root or a glob: foo, 'foo/dir1/*'; else all.")
 ]
-First = Annotated[str, Parameter(name="PATTERN", help="A dataset, a root or a glob: foo, 'foo/dir1/*'.")]
-More = Annotated[str, Parameter(help="Further ones.")]
 
 
 def ls(pattern: Optional = None, /, *, json: Json = False, connection: Connection = DEFAULT) -> None:
@@ -49,24 +48,13 @@ def _row(row: Cached) -> tuple[str, ...]:
 def pin(first: First, /, *more: More, json: Json = False, connection: Connection = DEFAULT) -> None:
     """Keep what is cached of datasets, however much space is needed."""
     with connection.open() as client:
-        _each((first, *more), client.cache.pin, "pinned", json=json)
+        for_each((first, *more), client.cache.pin, "pinned", json=json)
 
 
 def unpin(first: First, /, *more: More, json: Json = False, connection: Connection = DEFAULT) -> None:
     """Pin no more. What is cached stays until its space is needed."""
     with connection.open() as client:
-        _each((first, *more), client.cache.unpin, "not pinned", json=json)
-
-
-def _each(patterns: tuple[str, ...], act: Callable[[str], int], word: str, *, json: bool) -> None:
-    rows = []
-    for pattern in patterns:
-        datasets = act(pattern)
-        rows.append({"pattern": pattern, "datasets": datasets})
-        if not json:
-            print(f"{word} {pattern}: {datasets} datasets now", file=sys.stderr)
-    if json:
-        print_json(rows)
+        for_each((first, *more), client.cache.unpin, "not pinned", json=json)
 
 
 def drop(first: First, /, *more: More, json: Json = False, connection: Connection = DEFAULT) -> None:

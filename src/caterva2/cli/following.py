@@ -11,51 +11,30 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import print_json
+from caterva2.cli.patterns import First, More, for_each
 from caterva2.client import Event
 
 __all__ = ["events", "follow", "unfollow"]
 
 DEFAULT = Connection()
 
-Patterns = Annotated[
-    tuple[str, ...], Parameter(help="Datasets, roots or globs: foo, foo/x.b2nd, 'foo/dir1/*'.")
-]
 
-
-def follow(
-    first: Annotated[str, Parameter(name="PATTERN", help="A dataset, a root or a glob: foo, 'foo/dir1/*'.")],
-    /,
-    *more: Annotated[str, Parameter(help="Further ones.")],
-    json: Json = False,
-    connection: Connection = DEFAULT,
-) -> None:
+def follow(first: First, /, *more: More, json: Json = False, connection: Connection = DEFAULT) -> None:
     """Keep datasets current at the subscriber."""
-    _each((first, *more), "following", json=json, connection=connection)
+    with connection.open() as client:
+        for_each((first, *more), client.follow, "following", json=json)
 
 
 def unfollow(
     first: Annotated[str, Parameter(name="PATTERN", help="A pattern that is followed.")],
     /,
-    *more: Annotated[str, Parameter(help="Further ones.")],
+    *more: More,
     json: Json = False,
     connection: Connection = DEFAULT,
 ) -> None:
     """Stop following. What is cached stays until its space is needed."""
-    _each((first, *more), "not following", json=json, connection=connection)
-
-
-def _each(patterns: tuple[str, ...], word: str, *, json: bool, connection: Connection) -> None:
-    rows = []
     with connection.open() as client:
-        act = client.follow if word == "following" else client.unfollow
-        for pattern in patterns:
-            datasets = act(pattern)
-            rows.append({"pattern": pattern, "datasets": datasets})
-            if not json:
-                print(f"{word} {pattern}: {datasets} datasets now", file=sys.stderr)
-    if json:
-        print_json(rows)
+        for_each((first, *more), client.unfollow, "not following", json=json)
 
 
 def events(

@@ -78,12 +78,7 @@ def stream_of(service: DataService, head: Head, start: int, stop: int) -> AsyncG
 
 
 async def piecewise(
-    body: AsyncGenerator[bytes | memoryview],
-    nbytes: int,
-    headers: dict[str, str],
-    media_type: str,
-    *,
-    status: int = 200,
+    body: AsyncGenerator[bytes], nbytes: int, headers: dict[str, str], media_type: str, *, status: int = 200
 ) -> Response:
     """Answer with a body that comes in pieces.
 
@@ -93,7 +88,7 @@ async def piecewise(
 
     Parameters
     ----------
-    body : async generator of bytes or memoryview
+    body : async generator of bytes
     nbytes : int
         Its length.
     headers : dict
@@ -124,13 +119,11 @@ class _Stream(StreamingResponse):
     """A streamed answer that closes its body when the client goes, not when the garbage collector comes."""
 
     async def stream_response(self, send: Send) -> None:
-        async with aclosing(cast("AsyncGenerator[bytes | memoryview]", self.body_iterator)):
+        async with aclosing(cast("AsyncGenerator[bytes]", self.body_iterator)):
             await super().stream_response(send)
 
 
-async def _chain(
-    first: bytes | memoryview, rest: AsyncGenerator[bytes | memoryview]
-) -> AsyncGenerator[bytes | memoryview]:
+async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     async with aclosing(rest):
         yield first
         async for data in rest:

@@ -58,12 +58,13 @@ class Connection(HttpToolsProtocol):
         self._served, self.app = self.app, self._answer
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._answering = asyncio.current_task()
+        task = self._answering = asyncio.current_task()
         try:
             app = self._served if len(self.connections) <= MAX_CONNECTIONS else _busy
             await app(scope, receive, send)
         finally:
-            self._answering = None
+            if self._answering is task:  # the next one may have begun behind the last byte of this
+                self._answering = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin to wait for the first request."""

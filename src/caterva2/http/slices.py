@@ -251,8 +251,7 @@ async def _of_frame(service: DataService, request: Request, head: Head, query: Q
     data = await service.reader.items(head, axis.start, axis.stop)
     headers = headers_of(service, head) | {"Vary": "Accept"}
     if slice_form(request.headers.get("accept")) == "raw":
-        headers["X-Caterva2-Shape"] = json.dumps([axis.count])
-        headers["X-Caterva2-Dtype"] = json.dumps(f"|V{typesize}")
+        headers |= _raw_headers((axis.count,), np.dtype(f"V{typesize}"))
         return await _bytes_response(headers, MEDIA_TYPES["raw"], data)
     body = await run_in_threadpool(cframe_of_items, data, typesize)
     return await _bytes_response(headers, MEDIA_TYPES["cframe"], body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
@@ -38,12 +37,13 @@ class Spool:
     file: Path
 
     async def __aenter__(self) -> Self:
-        self._directory = await self.run(tempfile.mkdtemp, prefix="caterva2-")
-        self.file = Path(self._directory, "answer")
+        make = tempfile.TemporaryDirectory
+        self._directory = await self.run(make, prefix="caterva2-", ignore_cleanup_errors=True)
+        self.file = Path(self._directory.name, "answer")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await run_in_threadpool(shutil.rmtree, self._directory, ignore_errors=True)
+        await run_in_threadpool(self._directory.cleanup)
 
     async def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:  # Any: passed to `work`
         """Run what writes or reads the file, in a thread.

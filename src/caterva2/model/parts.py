@@ -102,7 +102,7 @@ def answer_chunks(selection: Selection, chunks: Sequence[int], itemsize: int) ->
     chunks : sequence of int
         Elements of a stored chunk along each dimension.
     itemsize : int
-        Size of an element of the answer, in bytes.
+        Size of an element as it is stored, in bytes.
     """
     counts = selection.counts
     sizes = [

@@ -64,11 +64,6 @@ class Breaker:
         self._watch: asyncio.Task[None] | None = None
         self._tripped = tripped
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the host is taken to hang."""
-        return self._failed_at is not None
-
     def heard(self) -> None:
         """Note a sign of life."""
         self._heard_at = asyncio.get_running_loop().time()

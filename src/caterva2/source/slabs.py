@@ -5,11 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from caterva2.model.grid import ChunkGrid
 from caterva2.model.selection import Axis, Selection
 
-__all__ = ["slabs"]
+__all__ = ["Slab", "slabs"]
+
+
+class Slab:
+    """A part of a large answer that waits to be sent.
+
+    Parameters
+    ----------
+    array : ndarray
+        Contiguous.
+    """
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._data: memoryview | None = array.reshape(-1).view(np.uint8).data
+
+    def copy(self, start: int, stop: int) -> bytes | None:
+        """Return bytes of it, which do not keep it in memory; None once it was freed."""
+        return None if self._data is None else bytes(self._data[start:stop])
+
+    def free(self) -> None:
+        """Let go of the memory."""
+        self._data = None
 
 
 def slabs(grid: ChunkGrid, selection: Selection, itemsize: int, slab_bytes: int) -> Iterator[Selection]:

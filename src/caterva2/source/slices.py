@@ -11,7 +11,6 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -24,60 +23,22 @@ from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head, Page
 from caterva2.model.selection import Axis, Selection, select
+from caterva2.source.batch import Batch
 from caterva2.source.budget import Budget
 from caterva2.source.plan import Piece, cell_pieces, point_pieces
 from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
-from caterva2.source.slabs import slabs
+from caterva2.source.slabs import Slab, slabs
 
-__all__ = ["Reader", "Slab"]
+__all__ = ["Reader"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
-
-BATCH_BYTES = 16 * 1024 * 1024
-"""A batch reads about this much, in bytes; two are in memory at a time."""
-
-BATCH_DECODED_BYTES = 128 * 1024 * 1024
-"""A batch ends here as well: what is decoded to much more than was read."""
-
-BATCH_PIECES = 1024
 
 PLAN_PIECES = 128
 """Pieces are planned so many at a time: a millisecond or two on the event loop."""
 
 SHARE_BYTES = 512 * 1024
 """It pays to give another thread this much to decode, in bytes."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Pieces that are read together; extents that several of them need are read once."""
-
-    last: bool = False
-    work: list[tuple[Piece, Page, list[int]]] = field(default_factory=list)
-    extents: list[Extent] = field(default_factory=list)
-    places: dict[int, int] = field(default_factory=dict)
-    nbytes: int = 0
-    decoded: int = 0
-
-    def add(self, piece: Piece, page: Page, extents: list[Extent], decoded: int) -> None:
-        numbers = []
-        for extent in extents:
-            place = self.places.setdefault(extent.number, len(self.extents))
-            if place == len(self.extents):
-                self.extents.append(extent)
-                self.nbytes += extent.size
-            numbers.append(place)
-        self.work.append((piece, page, numbers))
-        self.decoded += decoded
-
-    @property
-    def full(self) -> bool:
-        return (
-            self.nbytes >= BATCH_BYTES
-            or self.decoded >= BATCH_DECODED_BYTES
-            or len(self.work) >= BATCH_PIECES
-        )
 
 
 HELD_BYTES = 256 * 1024 * 1024
@@ -88,27 +49,6 @@ SLAB_BYTES = 8 * 1024 * 1024
 
 BUDGET_BYTES = 48 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
-
-
-class Slab:
-    """A part of a large answer that waits to be sent.
-
-    Parameters
-    ----------
-    array : ndarray
-        Contiguous.
-    """
-
-    def __init__(self, array: Array) -> None:
-        self._data: memoryview | None = array.reshape(-1).view(np.uint8).data
-
-    def copy(self, start: int, stop: int) -> bytes | None:
-        """Return bytes of it, which do not keep it in memory; None once it was freed."""
-        return None if self._data is None else bytes(self._data[start:stop])
-
-    def free(self) -> None:
-        """Let go of the memory."""
-        self._data = None
 
 
 class Reader:
@@ -356,7 +296,7 @@ class Reader:
         self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False
     ) -> None:
         """Decode pieces into `out`; the next batch is read while one is decoded."""
-        ahead: asyncio.Task[tuple[_Batch, list[bytes]]] | None = None
+        ahead: asyncio.Task[tuple[Batch, list[bytes]]] | None = None
         async with aclosing(self._batches(head, pieces, plan_in_thread)) as batches:
             try:
                 batch, parts = await self._read(head, batches)
@@ -373,17 +313,17 @@ class Reader:
                     ahead.cancel()
                     await asyncio.gather(ahead, return_exceptions=True)
 
-    async def _read(self, head: Head, batches: AsyncGenerator[_Batch]) -> tuple[_Batch, list[bytes]]:
+    async def _read(self, head: Head, batches: AsyncGenerator[Batch]) -> tuple[Batch, list[bytes]]:
         batch = await anext(batches)
         parts = await self._source.read(head, batch.extents) if batch.extents else []
         return batch, parts
 
     async def _batches(
         self, head: Head, pieces: Iterator[Piece], plan_in_thread: bool
-    ) -> AsyncGenerator[_Batch]:
+    ) -> AsyncGenerator[Batch]:
         """Yield batches; the last one, possibly empty, says so."""
         blocksize = geometry_of(head).blocksize
-        batch = _Batch()
+        batch = Batch()
         while True:
             if plan_in_thread:
                 loop = asyncio.get_running_loop()
@@ -396,7 +336,7 @@ class Reader:
                 extents = block_extents(head, page, piece.nchunk, piece.blocks)
                 if batch.full:
                     yield batch
-                    batch = _Batch()
+                    batch = Batch()
                 batch.add(piece, page, extents, len(piece.blocks) * blocksize)
             if len(group) < PLAN_PIECES:
                 batch.last = True
@@ -407,7 +347,7 @@ class Reader:
         numbers = head.pages_of({piece.nchunk for piece in pieces})
         return dict(zip(numbers, await self._source.pages(head, numbers), strict=True)) if numbers else {}
 
-    async def _decode(self, head: Head, batch: _Batch, parts: list[bytes], out: Array) -> None:
+    async def _decode(self, head: Head, batch: Batch, parts: list[bytes], out: Array) -> None:
         if not batch.work:
             return
         loop = asyncio.get_running_loop()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.version import CachedVersion
@@ -13,10 +13,9 @@ from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import check_pattern, matches
 from caterva2.subscriber.naming import is_glob
 from caterva2.subscriber.pins import Pins
+from caterva2.subscriber.routes import Pattern
 
 __all__ = ["cache_router"]
-
-Pattern = Annotated[str, Path(description="A dataset, a root or a glob: foo, foo/x.b2nd, foo/dir1/*")]
 
 
 def cache_router(cache: CachedSource, pins: Pins) -> APIRouter:

@@ -11,9 +11,10 @@ from caterva2.cache.cached import CachedSource
 from caterva2.model.catalogue import Catalogue
 from caterva2.subscriber.follow import Follower
 
-__all__ = ["subscriber_router"]
+__all__ = ["Pattern", "subscriber_router"]
 
 Pattern = Annotated[str, Path(description="A dataset, a root or a glob: foo, foo/x.b2nd, foo/dir1/*")]
+"""The part of a route that names datasets."""
 
 
 def subscriber_router(catalogue: Catalogue, follower: Follower, cache: CachedSource) -> APIRouter:
