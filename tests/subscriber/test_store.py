@@ -131,7 +131,7 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.follow("foo")
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
-        older.execute("DROP TABLE pins")
+        older.executescript("DROP TABLE pins; DROP TABLE deleted; ALTER TABLE roots DROP COLUMN reset_at;")
         older.execute("PRAGMA user_version = 1")
     older.close()
     store = SubscriberStore(tmp_path / "db")

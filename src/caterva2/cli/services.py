@@ -66,13 +66,22 @@ def publisher(
     url: Url = None,
     state: State = None,
     settle_s: Annotated[float | None, Parameter(help="A file is taken when it is quiet for so long.")] = None,
+    max_settle_s: Annotated[
+        float | None, Parameter(help="A file that is written all the time is taken after so long.")
+    ] = None,
     rescan_s: Annotated[float | None, Parameter(help="Pause between full scans, in seconds.")] = None,
+    reset: Annotated[
+        bool,
+        Parameter(negative=(), help="Have readers take all, even what is older than they saw."),
+    ] = False,
     common: Common = DEFAULT,
 ) -> None:
     """Publish directories as roots. Nothing is ever written below them."""
     flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
-    flags |= {"token_file": common.token_file, "settle_s": settle_s, "rescan_s": rescan_s}
-    _run([_publisher(config.load(config.PublisherSettings, **flags), parse_roots(roots))], common)
+    flags |= {"token_file": common.token_file, "settle_s": settle_s}
+    flags |= {"max_settle_s": max_settle_s, "rescan_s": rescan_s}
+    settings = config.load(config.PublisherSettings, **flags)
+    _run([_publisher(settings, parse_roots(roots), reset=reset)], common)
 
 
 def subscriber(
@@ -154,12 +163,12 @@ def _broker(settings: config.BrokerSettings) -> Make:
     return make
 
 
-def _publisher(settings: config.PublisherSettings, roots: Mapping[str, Path]) -> Make:
+def _publisher(settings: config.PublisherSettings, roots: Mapping[str, Path], *, reset: bool = False) -> Make:
     def make(_: dict[str, Service]) -> tuple[Service, str]:
         from caterva2.publisher.service import PublisherService
 
         names = " ".join(f"{name}={directory}" for name, directory in roots.items())
-        return PublisherService(settings, roots), f"publisher {names}"
+        return PublisherService(settings, roots, reset=reset), f"publisher {names}"
 
     return make
 

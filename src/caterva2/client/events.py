@@ -65,7 +65,7 @@ class EventParser:
         fields, self._fields = self._fields, {}
         if "id" in fields:
             self.last_id = fields["id"]
-        if fields.get("event") == "reset":
+        if fields.get("event") == "reset" and fields.get("data") == "{}":
             return Event(self.last_id, "reset", self._pattern, time.time())
         return self._event(fields) if "data" in fields else None
 

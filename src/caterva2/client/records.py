@@ -27,6 +27,11 @@ class RootInfo:
     publisher : str or None
         URL of who serves it.
     title : str
+    behind : int
+        Datasets of which the publisher announces older versions than were seen by who answers: they are not
+        taken.
+    reset_at : str or None
+        When the publisher last had all taken as it is, ISO 8601 in UTC.
     """
 
     name: str
@@ -35,6 +40,8 @@ class RootInfo:
     bytes: int
     publisher: str | None
     title: str
+    behind: int
+    reset_at: str | None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RootInfo:
@@ -224,10 +231,10 @@ class Event:
     id : str or None
         What to resume from.
     kind : str
-        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: events
-        were missed, so look at the listing again.
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: look at
+        the listing again, either since events were missed, or since the publisher of a root was reset.
     path : str
-        ``root/dir/name``, or a root; for ``reset`` the pattern that was asked for.
+        ``root/dir/name``, or a root; for events that were missed the pattern that was asked for.
     time : float
         When it was seen, in seconds since the epoch.
     etag : str or None

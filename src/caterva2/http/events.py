@@ -121,7 +121,7 @@ class EventStreams:
 
 def _named(pattern: str, event: Event) -> bool:
     """Whether a pattern names an event; those of a root are named by all patterns below it."""
-    if event.kind in ("online", "offline"):
+    if event.kind in ("online", "offline", "reset"):
         return matches(pattern.partition("/")[0], event.path)
     return matches(pattern, event.path)
 

@@ -68,6 +68,9 @@ class Pending:
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
     def see(self, name: str, found: Found, now: float) -> None:
         """Note a file that differs from what is announced."""
         file = self._files.get(name)
