@@ -21,8 +21,8 @@ LOOK_S = 0.5
 """Pause between looks at a root that is another's, in seconds."""
 
 SILENCE_S = ALIVE_TTL_S + 1.0
-"""A publisher is gone when its heartbeat was missing for this long, while we were looking, in seconds. The
-missing heartbeat alone says little: the bus may have lost it in a restart."""
+"""A publisher is gone when no new heartbeat of it came for this long, while we were looking, in seconds. A
+heartbeat that is missing says little: the bus may have lost it in a restart."""
 
 
 ResetOf = Callable[[str, Claim | None], int]
@@ -62,7 +62,7 @@ async def take_claim(
     """
     roots, alive = Bucket(client, ROOTS), Bucket(client, ALIVE)
     key = root_key(root)
-    silent_since: float | None = None
+    silent_since, last_beat = time.monotonic(), 0
     while True:
         checkpoint()
         held = await roots.get(key)
@@ -71,16 +71,14 @@ async def take_claim(
             if (taken := await _take(roots, root, mine, held, reset_of)) is not None:
                 return taken
             continue
-        now = time.monotonic()
-        if _is_of((await alive.get(key)).value, owner):
-            silent_since = None
+        beat, now = await alive.get(key), time.monotonic()
+        if _is_of(beat.value, owner) and beat.revision != last_beat:
+            silent_since, last_beat = now, beat.revision
             on_refused(f"root {root!r} belongs to another publisher, at {owner.url}")
-        elif silent_since is None:
-            silent_since = now
         elif now - silent_since > SILENCE_S:
             if (taken := await _take(roots, root, mine, held, reset_of)) is not None:
                 return taken
-            silent_since = None
+            silent_since = now
         await asyncio.sleep(LOOK_S)
 
 
