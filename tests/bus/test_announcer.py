@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from caterva2.bus.announcer import OURS
 from caterva2.bus.buckets import DATA, ROOTS, Bucket
 from caterva2.bus.keys import data_key
-from caterva2.bus.records import encode_entry
+from caterva2.bus.records import Claim, encode_entry
 from caterva2.model.path import DatasetPath
 
 PUBLISHER = """
@@ -110,6 +110,57 @@ async def test_later_generation_on_the_bus_is_told(bus, announce, observe, make_
     assert behind == [(DatasetPath("foo", "a"), later.generation)]
     mine.catalogue.apply("foo", "a", make_entry())  # as the publisher does then
     await eventually(lambda: agree(seen, mine.catalogue))
+
+
+async def test_what_is_missing_on_the_bus_and_older_than_all_there_is_told(
+    bus, announce, make_entry, eventually
+):
+    """Its deletion was seen, perhaps, when another had the root: it would be taken for old."""
+    mine_entry, later, newest = make_entry(), make_entry(), make_entry()
+    behind = []
+    async with bus.session() as client:
+        await Bucket(client, DATA).put(data_key("foo", "theirs"), encode_entry(later))
+    mine = await announce(
+        entries={"old": mine_entry, "new": newest},
+        on_behind=lambda path, generation: behind.append((path.name, generation)),
+    )
+    await eventually(lambda: mine.announcer.in_sync)
+    assert behind == [("old", later.generation)]
+
+
+async def test_what_is_coming_is_not_deleted(bus, announce, observe, make_entry, agree, eventually):
+    """The publisher lost its state: it has not looked at all files yet."""
+    theirs = {name: make_entry() for name in ("coming", "gone", "late")}
+    async with bus.session() as client:
+        for name, entry in theirs.items():
+            await Bucket(client, DATA).put(data_key("foo", name), encode_entry(entry))
+    coming = {"coming", "late"}
+    mine = await announce(is_coming=lambda _, name: name in coming)
+    _, seen = await observe()
+    events = []
+    seen.listen(lambda event, _: events.append((event.kind, event.path)))
+    await eventually(lambda: "foo" in seen.roots and set(seen.root("foo").entries) == coming)
+    assert not mine.announcer.in_sync
+    mine.catalogue.apply("foo", "coming", make_entry())
+    coming.clear()  # what was late does not come after all
+    await eventually(lambda: mine.announcer.in_sync and agree(seen, mine.catalogue))
+    assert ("deleted", "foo/coming") not in events
+    assert events[-1] == ("deleted", "foo/late")
+
+
+async def test_a_reset_is_carried_on_by_who_takes_the_root_over(bus, announce, eventually):
+    async def reset_on_the_bus():
+        async with bus.session() as client:
+            return Claim.decode((await Bucket(client, ROOTS).get("foo")).value).reset
+
+    first = await announce(instance="one", reset_of=lambda _root, _there: 1000)
+    await eventually(lambda: first.announcer.claims["foo"] == OURS)
+    assert await reset_on_the_bus() == 1000
+    second = await announce(instance="two")
+    await eventually(lambda: "belongs to" in second.announcer.claims["foo"])
+    await first.stop()
+    await eventually(lambda: second.announcer.claims["foo"] == OURS)
+    assert await reset_on_the_bus() == 1000
 
 
 async def test_wiped_store_is_filled_again_without_an_event(

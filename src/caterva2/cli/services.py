@@ -21,6 +21,9 @@ Listen = Annotated[str | None, Parameter(help="HOST:PORT; port 0 chooses a free 
 State = Annotated[Path | None, Parameter(help="Directory of what must survive a restart.")]
 Broker = Annotated[str | None, Parameter(help="URL of the broker (else CATERVA2_BROKER).")]
 Url = Annotated[str | None, Parameter(help="Address announced to others: behind a proxy or NAT.")]
+Reset = Annotated[
+    bool, Parameter(negative=(), help="Have readers take all, even what is older than they saw.")
+]
 Roots = Annotated[str, Parameter(name="ROOTS", help="NAME=DIR …, or NAME DIR.")]
 
 
@@ -70,10 +73,7 @@ def publisher(
         float | None, Parameter(help="A file that is written all the time is taken after so long.")
     ] = None,
     rescan_s: Annotated[float | None, Parameter(help="Pause between full scans, in seconds.")] = None,
-    reset: Annotated[
-        bool,
-        Parameter(negative=(), help="Have readers take all, even what is older than they saw."),
-    ] = False,
+    reset: Reset = False,
     common: Common = DEFAULT,
 ) -> None:
     """Publish directories as roots. Nothing is ever written below them."""
@@ -110,6 +110,7 @@ def serve(
     url: Url = None,
     state: Annotated[Path | None, Parameter(help="Directory for the state of all three.")] = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    reset: Reset = False,
     common: Common = DEFAULT,
 ) -> None:
     """Run broker, publisher and subscriber in one process. Others join: cat2 subscriber --broker URL."""
@@ -122,7 +123,8 @@ def serve(
 
     def make_publisher(running: dict[str, Service]) -> tuple[Service, str]:
         at = running["broker"].address.url
-        return _publisher(settings(config.PublisherSettings, 1, broker=at, url=url), directories)(running)
+        own = settings(config.PublisherSettings, 1, broker=at, url=url)
+        return _publisher(own, directories, reset=reset)(running)
 
     def make_subscriber(running: dict[str, Service]) -> tuple[Service, str]:
         at = running["broker"].address.url
