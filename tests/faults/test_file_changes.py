@@ -205,6 +205,20 @@ def test_a_file_that_is_moved_and_deleted(site_of_all: Published) -> None:
     site_of_all.gone("there.b2nd")
 
 
+def test_a_change_is_known_soon_after_it_has_settled(site_of_all: Published) -> None:
+    file, catalogue = site_of_all.root / "soon.txt", site_of_all.running.cluster.subscriber.catalogue
+    late_s, known, settle_s = [], threading.Event(), site_of_all.running.cluster.settle_s
+    catalogue.listen(lambda event, _: known.set() if event.path == "foo/soon.txt" else None)
+    for number in range(20):
+        known.clear()
+        file.write_text(f"{number}")
+        assert known.wait(20)
+        late_s.append(time.time() - file.stat().st_mtime - settle_s)
+    late_s.sort()
+    print(f"known {late_s[10] * 1e3:.0f} ms (p50), {late_s[-1] * 1e3:.0f} ms (max) after it had settled")
+    assert late_s[10] < 0.5
+
+
 # -- directories -------------------------------------------------------------------------------------
 
 
