@@ -72,6 +72,8 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(0.05):
+            for row in self._ask.json(f"{self._url}/api/catalogue/foo")["rows"]:
+                self._see(row["path"].removeprefix("foo/"), row["generation"])
             for name in NAMES:
                 self._read(name)
 
@@ -279,10 +281,13 @@ def test_a_broker_whose_store_is_set_back_and_then_lost(group: Group) -> None:
     group.keep("broker")
     group.start_broker()
     group.write_all(2)
+    group.publisher.kill()  # nobody puts it right at once
     group.broker.stop()
     group.bring_back("broker")
-    group.write("small.txt", 3)
     group.start_broker()
+    wait_until(lambda: group.root_info()["behind"] == len(NAMES))
+    group.write("small.txt", 3)
+    group.start_publisher()
     group.converged()
     group.broker.stop()
     shutil.rmtree(group.state("broker"))
