@@ -112,20 +112,19 @@ async def test_later_generation_on_the_bus_is_told(bus, announce, observe, make_
     await eventually(lambda: agree(seen, mine.catalogue))
 
 
-async def test_what_is_missing_on_the_bus_and_older_than_all_there_is_told(
-    bus, announce, make_entry, eventually
-):
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_what_is_missing_on_a_bus_that_is_ahead_is_told(bus, announce, make_entry, eventually, ahead):
     """Its deletion was seen, perhaps, when another had the root: it would be taken for old."""
-    mine_entry, later, newest = make_entry(), make_entry(), make_entry()
+    old, theirs, newest = make_entry(), make_entry(), make_entry()
     behind = []
     async with bus.session() as client:
-        await Bucket(client, DATA).put(data_key("foo", "theirs"), encode_entry(later))
+        await Bucket(client, DATA).put(data_key("foo", "theirs"), encode_entry(theirs))
     mine = await announce(
-        entries={"old": mine_entry, "new": newest},
+        entries={"old": old} if ahead else {"old": old, "new": newest},
         on_behind=lambda path, generation: behind.append((path.name, generation)),
     )
     await eventually(lambda: mine.announcer.in_sync)
-    assert behind == [("old", later.generation)]
+    assert behind == ([("old", theirs.generation)] if ahead else [])
 
 
 async def test_what_is_coming_is_not_deleted(bus, announce, observe, make_entry, agree, eventually):

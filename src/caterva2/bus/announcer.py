@@ -225,11 +225,7 @@ class _RootAnnouncer:
     def done(self) -> None:
         for name in self._there.entries.keys() - self._seen:
             self._there.put(name, None)
-        newest = max((entry.generation for entry in self._there.entries.values()), default=0)
-        for name, entry in self._wanted().entries.items():
-            # From before it was deleted by another, perhaps: whoever saw that would take it for old
-            if name not in self._there.entries and entry.generation <= newest:
-                self._tell_behind(name, newest)
+        self._pass_others()
         self._compare_all = True
         self._read.set()
         self._work.set()
@@ -256,6 +252,16 @@ class _RootAnnouncer:
                 self._work.set()
         if self.in_sync and self._there.digest != self._told:
             self._news.set()
+
+    def _pass_others(self) -> None:
+        """Tell what is missing on the bus, if that is ahead of us: another had the root, or we were set back.
+
+        It may have been deleted meanwhile. Who saw that would take our version for an old one.
+        """
+        wanted, newest = self._wanted().entries, _newest(self._there)
+        if newest > _newest(self._wanted()):
+            for name in wanted.keys() - self._there.entries.keys():
+                self._tell_behind(name, newest)
 
     def _check_behind(self, name: str, entry: Entry | None) -> None:
         mine = self._want(name)
@@ -380,6 +386,10 @@ class _RootAnnouncer:
             self._view.revision,
             self._claim.reset,
         )
+
+
+def _newest(root: Root) -> int:
+    return max((entry.generation for entry in root.entries.values()), default=0)
 
 
 def _windows(names: Iterable[str]) -> Iterator[list[str]]:
