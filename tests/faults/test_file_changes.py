@@ -28,6 +28,9 @@ CHUNKS, BLOCKS = (10, 250, 100), (5, 50, 100)
 
 MANY = 10_000
 
+WRITTEN_S = float(os.environ.get("CATERVA2_WRITTEN_S", "0"))
+"""How long files are written at least; by default until they were announced three times."""
+
 
 class Published:
     """A directory that is published, and what a subscriber says of it."""
@@ -374,7 +377,8 @@ def test_files_that_are_written_for_long(site, ask: Asker, tmp_path: Path) -> No
                 read[name].append(answer.data)
         return all(len(seen) >= 3 for seen in generations.values())
 
-    wait_until(read_all, 50)
+    until = time.monotonic() + WRITTEN_S
+    wait_until(lambda: read_all() and time.monotonic() > until, WRITTEN_S + 50)
     writer.stop()
     for name, contents in writer.contents.items():
         assert set(read[name]) <= contents

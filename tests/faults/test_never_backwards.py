@@ -321,6 +321,7 @@ def test_all_but_the_subscriber_set_back_needs_a_reset(group: Group, behind_s: i
     seen = {name: group.ask.json(f"{group.url}/api/info/foo/{name}")["etag"] for name in NAMES}
     wait_until(lambda: group.root_info()["behind"] == len(NAMES))
     wait_until(lambda: group.ask.json(f"{group.url}/api/info/foo/array.b2nd")["freshness"] == "unverified")
+    assert group.ask.metric(group.url, "caterva2_subscriber_behind") == len(NAMES)
     assert "older" in group.site.run("roots", "--subscriber", group.url).stderr
     for name in NAMES:  # what is here is served on
         assert group.ask.get(f"{group.url}/data/foo/{name}").headers["ETag"].strip('"') == seen[name]
