@@ -354,6 +354,7 @@ class Writer(threading.Thread):
         self.join()
 
 
+@pytest.mark.timeout(WRITTEN_S + 120)
 def test_files_that_are_written_for_long(site, ask: Asker, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -359,8 +360,10 @@ def test_two_publishers_of_one_root(group: Group) -> None:
     assert group.root_info()["publisher"] == first.url("publisher")
 
     first.kill()
+    began = time.monotonic()
     group.write("small.txt", 2)
     wait_until(lambda: group.root_info()["publisher"] == second.url("publisher"), 30)
+    print(f"taken over {time.monotonic() - began:.1f} s after the owner was killed")
     group.converged()
     assert group.ask.json(second.url("publisher") + "/health")["refused"] == {}
 

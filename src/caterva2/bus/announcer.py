@@ -76,8 +76,8 @@ class Announcer:
         Where others reach the publisher.
     on_behind : callable, optional
         Called with a dataset and a generation: the bus has a version of that generation that is not ours, so
-        readers would ignore ours until its generation is greater. It happens when the state was lost while
-        the clock went back, or another publisher had the root.
+        readers would ignore ours. It is not announced until its generation is greater. It happens when the
+        state was lost while the clock went back, or another publisher had the root.
     reset_of : callable, optional
         Says which reset to claim a root with; by default the one that is there is carried on.
     is_coming : callable, optional
@@ -247,7 +247,6 @@ class _RootAnnouncer:
         if change.revision >= acknowledged:
             self._acknowledged.pop(name, None)
             if entry != self._want(name):
-                self._check_behind(name, entry)
                 self._dirty.add(name)
                 self._work.set()
         if self.in_sync and self._there.digest != self._told:
@@ -262,12 +261,6 @@ class _RootAnnouncer:
         if newest > _newest(self._wanted()):
             for name in wanted.keys() - self._there.entries.keys():
                 self._tell_behind(name, newest)
-
-    def _check_behind(self, name: str, entry: Entry | None) -> None:
-        mine = self._want(name)
-        if entry is None or mine is None or entry.etag == mine.etag or entry.generation < mine.generation:
-            return
-        self._tell_behind(name, entry.generation)
 
     def _tell_behind(self, name: str, generation: int) -> None:
         path = DatasetPath(self._root, name)
@@ -323,11 +316,17 @@ class _RootAnnouncer:
             await self._put_names(bucket, names)
 
     def _is_different(self, name: str) -> bool:
-        wanted = self._want(name)
-        if wanted is None and self._is_coming(self._root, name):
-            self._held.add(name)
-            return False
-        return wanted != self._there.entries.get(name)
+        """Return whether a dataset is to be put, or deleted, now."""
+        wanted, there = self._want(name), self._there.entries.get(name)
+        if wanted is None:
+            if there is not None and self._is_coming(self._root, name):
+                self._held.add(name)
+                return False
+            return there is not None
+        if there is not None and there.generation >= wanted.generation and there.etag != wanted.etag:
+            self._tell_behind(name, there.generation)
+            return self._on_behind is None
+        return wanted != there
 
     async def _put_names(self, bucket: Bucket, names: Iterable[str]) -> None:
         remaining = iter(names)

@@ -136,7 +136,8 @@ class RootWatcher:
 
     def raise_generation(self, name: str, generation: int) -> None:
         """Take a dataset again, as a version of a later generation than one that others know."""
-        self.directory.generation_floors[name] = generation
+        floors = self.directory.generation_floors
+        floors[name] = max(generation, floors.get(name, 0))
         self.look(name)
 
     def is_coming(self, name: str) -> bool:
