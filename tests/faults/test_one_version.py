@@ -11,11 +11,12 @@ import json
 import os
 import random
 import runpy
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ class Trial:
         self.torn: list[tuple[str, str, list[int]]] = []
         self.seen: dict[tuple[str, str], set[int]] = {(s, name): set() for s in urls for name in WRITERS}
         self.of_etag: dict[str, int] = {}
+        self.took: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def count(self, what: str) -> None:
@@ -153,9 +155,7 @@ class Reader(threading.Thread):
             self.trial.count(f"broken off {kind}")
             return False
         finally:
-            self.trial.counts["longest ms"] = max(
-                self.trial.counts["longest ms"], round(1000 * (time.monotonic() - before))
-            )
+            self.trial.took[service, WRITERS[name][0]].append(time.monotonic() - before)
         etag, generation, values, key = found
         number = self.trial.judge(service, name, etag, values, key)
         if number is not None:
@@ -242,7 +242,7 @@ def three_services(site, root: Path) -> Iterator[dict[str, str]]:
         yield urls | {"second tier": second.url("subscriber")}
 
 
-@pytest.mark.timeout(90 + SECONDS)
+@pytest.mark.timeout(180 + SECONDS)
 def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -258,6 +258,7 @@ def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
         for reader in readers:
             reader.start()
         trial.over.wait(SECONDS)
+        wait_until(lambda: trial.over.is_set() or min(map(len, trial.seen.values())) > 2, 60)
         last = {writer.name: writer.stop() for writer in writers}
         trial.over.set()
         for reader in readers:
@@ -269,8 +270,6 @@ def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
         assert not any(reader.is_alive() for reader in readers)
         assert trial.wrong == []
         assert [torn for torn in trial.torn if not excused(torn, writers)] == []
-        for (service, name), numbers in trial.seen.items():
-            assert len(numbers) > 1, (service, name, numbers)
         # and when nothing is written any more, everybody comes to the last one
         reader = readers[0]
         for service, name in trial.seen:
@@ -297,6 +296,8 @@ def report(trial: Trial, writers: list[Writer]) -> None:
     print(f"\nseed {SEED}, {SECONDS:.0f} s, {READERS} readers")
     for what, number in sorted(trial.counts.items()):
         print(f"  {what}: {number}")
+    for (service, way), took in sorted(trial.took.items()):
+        print(f"  {service}, {way}: median {statistics.median(took):.3f} s, longest {max(took):.3f} s")
     for writer in writers:
         seen = ", ".join(f"{len(trial.seen[service, writer.name])} by {service}" for service in trial.urls)
         pause = max(writer.longest.values())
