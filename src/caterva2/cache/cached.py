@@ -385,10 +385,15 @@ class CachedSource:
         self._store.remove(versions, forget=True)
         return nbytes
 
-    async def fill(self, head: Head) -> None:
+    async def fill(self, head: Head) -> bool:
         """Fetch all of a version that is not here, and check what is from before the start.
 
-        It can be cancelled and goes on where it was. It ends early when there is no room.
+        It can be cancelled and goes on where it was.
+
+        Returns
+        -------
+        bool
+            False if it ended early because there is no room.
 
         Raises
         ------
@@ -396,19 +401,24 @@ class CachedSource:
         """
         version = await self._version(head)
         with self._store.using(version, whole=True):
-            await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
+            return await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
 
-    async def refresh(self, path: DatasetPath, *, full: bool = False) -> None:
+    async def refresh(self, path: DatasetPath, *, full: bool = False) -> bool:
         """Have of the current version what was here of earlier ones, and let these go.
 
         Only what changed is fetched; see `caterva2.cache.earlier`. If all was here, all is. It can be
-        cancelled and goes on where it was. It ends early when there is no room.
+        cancelled and goes on where it was.
 
         Parameters
         ----------
         path : DatasetPath
         full : bool
             Have all of it, whatever was here.
+
+        Returns
+        -------
+        bool
+            False if it ended early because there is no room.
 
         Raises
         ------
@@ -418,14 +428,15 @@ class CachedSource:
         version = await self._version(head)
         earlier = self._earlier.versions(version)
         if (full or any(other.complete for other in earlier)) and not version.complete:
-            await self.fill(head)
+            return await self.fill(head)
         for other in () if version.complete else earlier:
             if old := self._store.head(other):
                 extents = renewed(self, head, old, await self._store.numbers(other))
                 with self._store.using(version):
                     if not await self._fill(head, version, in_batches(extents, FILL_BATCH_BYTES)):
-                        return
+                        return False
         self._store.remove(earlier, forget=False)
+        return True
 
     async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
         """Fetch what of extents is not here, some at a time; see `Source.prepare`.

@@ -333,6 +333,8 @@ class Store:
             return
         complete = await self._disk.run(is_complete, index, version)
         version.complete = complete and version.cached_bytes >= version.size
+        if version.complete and not version.superseded:
+            self.remove([other for other in self.all_of(version.path) if other.superseded], forget=False)
 
 
 def _age(version: Version) -> int:
