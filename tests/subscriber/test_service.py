@@ -102,8 +102,12 @@ async def test_every_kind_of_read_gives_what_the_publisher_has(tmp_path, root) -
 
 async def test_following_keeps_metadata_here(tmp_path, root) -> None:
     async with running(tmp_path, root) as (cluster, client):
-        assert await client.json("/api/followed") == {"patterns": [], "datasets": []}
-        assert await client.json("/api/follow/foo/dir1/*", "POST") == {"pattern": "foo/dir1/*", "datasets": 2}
+        assert await client.json("/api/followed") == {"patterns": [], "modes": {}, "datasets": []}
+        assert await client.json("/api/follow/foo/dir1/*", "POST") == {
+            "pattern": "foo/dir1/*",
+            "datasets": 2,
+            "mode": "cached",
+        }
         assert (await client.request("/api/follow/bar", "POST"))[0] == 404
         assert (await client.request("/api/follow/foo/nothing", "POST"))[0] == 404
         assert (await client.request("/api/unfollow/foo", "POST"))[0] == 404

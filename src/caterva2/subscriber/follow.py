@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Literal, get_args
+from typing import get_args
 
 import structlog
 
@@ -12,17 +12,13 @@ from caterva2.cache.cached import CachedSource
 from caterva2.errors import Caterva2Error, Changed, NotFound
 from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.path import DatasetPath, parse_path
-from caterva2.model.pattern import check_pattern, matches
+from caterva2.model.pattern import FollowMode, check_pattern, matches
 from caterva2.subscriber.naming import matching, named
 from caterva2.subscriber.store import SubscriberStore
 
-__all__ = ["Follower", "Mode"]
+__all__ = ["Follower"]
 
-Mode = Literal["meta", "cached", "full"]
-"""What of a followed dataset is refreshed at once when it changes: its metadata; that and what was cached of
-it before; all of it. In this order: of several patterns that name a dataset, the one that wants most counts."""
-
-_MODES: tuple[Mode, ...] = get_args(Mode)
+_MODES: tuple[FollowMode, ...] = get_args(FollowMode)
 
 HEADS = 4
 """How many heads are fetched at once."""
@@ -58,11 +54,11 @@ class Follower:
         self._stop_listening = catalogue.listen(self._on_event)
 
     @property
-    def patterns(self) -> dict[str, Mode]:
+    def patterns(self) -> dict[str, FollowMode]:
         """The patterns that are followed, and how."""
         return dict(self._patterns)
 
-    def follow(self, pattern: str, mode: Mode = "cached") -> int:
+    def follow(self, pattern: str, mode: FollowMode = "cached") -> int:
         """Follow what a pattern names, now and later; returns how many datasets that is now.
 
         Raises
@@ -104,7 +100,7 @@ class Follower:
         """Return whether a dataset is followed, or would be if it existed."""
         return self.mode(path) is not None
 
-    def mode(self, path: DatasetPath) -> Mode | None:
+    def mode(self, path: DatasetPath) -> FollowMode | None:
         """Return how a dataset is followed, or would be if it existed; None if it is not."""
         modes = [mode for pattern, mode in self._patterns.items() if matches(pattern, str(path))]
         return max(modes, key=_MODES.index, default=None)
@@ -127,7 +123,9 @@ class Follower:
         finally:
             self._stop_listening()
 
-    async def _work(self, waiting: _Waiting, work: Callable[[DatasetPath, Mode], Awaitable[None]]) -> None:
+    async def _work(
+        self, waiting: _Waiting, work: Callable[[DatasetPath, FollowMode], Awaitable[None]]
+    ) -> None:
         while True:
             path = await waiting.next()
             mode = self.mode(path)
@@ -143,12 +141,12 @@ class Follower:
                 if root is not None and root.state != "offline":  # else wanted again once it is online
                     asyncio.get_running_loop().call_later(RETRY_S, self._heads.add, [path])
 
-    async def _fetch_head(self, path: DatasetPath, mode: Mode) -> None:
+    async def _fetch_head(self, path: DatasetPath, mode: FollowMode) -> None:
         await self._source.head(path)
         if mode != "meta":
             self._refreshes.add([path])
 
-    async def _refresh(self, path: DatasetPath, mode: Mode) -> None:
+    async def _refresh(self, path: DatasetPath, mode: FollowMode) -> None:
         if not await self._source.refresh(path, full=mode == "full"):
             log.warning("followed, but there is no room to keep it", dataset=str(path))
 
@@ -174,5 +172,5 @@ class _Waiting:
         return path
 
 
-def _load(store: SubscriberStore) -> dict[str, Mode]:
+def _load(store: SubscriberStore) -> dict[str, FollowMode]:
     return {pattern: mode for pattern, mode in store.follows().items() if mode in _MODES}

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path, Query
 
 from caterva2.cache.cached import CachedSource
 from caterva2.model.catalogue import Catalogue
-from caterva2.subscriber.follow import Follower, Mode
+from caterva2.model.pattern import FollowMode
+from caterva2.subscriber.follow import Follower
 
 __all__ = ["Pattern", "subscriber_router"]
 
@@ -17,7 +18,7 @@ Pattern = Annotated[str, Path(description="A dataset, a root or a glob: foo, foo
 """The part of a route that names datasets."""
 
 HowFollowed = Annotated[
-    Mode, Query(description="Refresh at once: the metadata, what was cached before too, or everything")
+    FollowMode, Query(description="Refresh at once: the metadata, what was cached before too, or everything")
 ]
 
 
