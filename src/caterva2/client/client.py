@@ -198,8 +198,8 @@ class Client(Mapping[str, Any]):
         pattern : str
             A dataset, a root, or a glob: ``foo``, ``foo/dir1/*``.
         mode : {"cached", "full", "meta"}
-            What is fetched at once when a dataset changes: what was cached of it before, as far as it changed;
-            all of it, also now; the metadata only. A pattern that is followed already gets this mode.
+            What is fetched at once when a dataset changes: what was cached of it before, as far as it
+            changed; all of it, also now; the metadata only. A pattern that is followed already gets this mode.
 
         Returns
         -------
