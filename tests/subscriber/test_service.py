@@ -17,6 +17,7 @@ import pytest
 
 from caterva2.errors import StateInUse
 from caterva2.frame.write import write_array
+from caterva2.subscriber import deletions
 from caterva2.subscriber.service import SubscriberService
 from caterva2.testing.cluster import Cluster
 from caterva2.testing.samples import write_example
@@ -149,7 +150,8 @@ async def test_everything_known_survives_a_restart_without_the_others(tmp_path, 
         assert json.loads(body)["type"] == "urn:caterva2:problem:unavailable"
 
 
-async def test_a_deleted_dataset_is_gone_here_too(tmp_path, root) -> None:
+async def test_a_deleted_dataset_is_gone_here_too(tmp_path, root, monkeypatch) -> None:
+    monkeypatch.setattr(deletions, "GRACE_S", 0.0)
     async with running(tmp_path, root) as (cluster, client):
         await client.array("foo/large.b2nd", "0")
         (root / "large.b2nd").unlink()

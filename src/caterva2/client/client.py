@@ -199,7 +199,7 @@ class Client(Mapping[str, Any]):
             A dataset, a root, or a glob: ``foo``, ``foo/dir1/*``.
         mode : {"cached", "full", "meta"}
             What is fetched at once when a dataset changes: what was cached of it before, as far as it
-            changed; all of it, also now; the metadata only. A pattern that is followed already gets this mode.
+            changed; all of it, also now; the metadata only. One that is followed already gets this mode.
 
         Returns
         -------
