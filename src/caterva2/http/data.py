@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgpack
 from starlette.requests import Request
@@ -17,9 +17,9 @@ from caterva2.http.catalogue import iso_time
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of, on_version
 from caterva2.http.slices import fetch, query_of
-from caterva2.model.manifest import Head
+from caterva2.model.manifest import Head, Page
 
-__all__ = ["MANIFEST_TYPE", "data_routes", "parse_known", "parse_page_numbers"]
+__all__ = ["MANIFEST_TYPE", "data_routes", "encode_pages", "parse_known", "parse_page_numbers"]
 
 MANIFEST_TYPE = "application/vnd.caterva2.manifest+msgpack"
 
@@ -68,12 +68,7 @@ def data_routes(service: DataService) -> list[Route]:
             asked = parse_page_numbers(numbers, head)
             known = parse_known(request.query_params.get("known"), len(asked))
             pages = await service.source.pages(head, asked)
-            body = msgpack.packb(
-                [
-                    page.encode_unchanged() if page.content == content else page.encode()
-                    for page, content in zip(pages, known, strict=True)
-                ]
-            )
+            body = encode_pages(pages, known)
         return Response(body, headers=headers, media_type=MANIFEST_TYPE)
 
     async def data(request: Request, head: Head) -> Response:
@@ -143,6 +138,18 @@ def parse_page_numbers(text: str, head: Head) -> list[int]:
     if any(number >= head.npages for number in numbers):
         raise NotFound(str(head.path), f"the manifest of {head.path} has {head.npages} pages, counted from 0")
     return numbers
+
+
+def encode_pages(pages: Sequence[Page], known: Sequence[bytes | None]) -> bytes:
+    """Return the body of an answer with pages, given what is known of each; see `parse_known`."""
+    return bytes(
+        msgpack.packb(
+            [
+                page.encode_unchanged() if page.content == content else page.encode()
+                for page, content in zip(pages, known, strict=True)
+            ]
+        )
+    )
 
 
 def parse_known(text: str | None, count: int) -> list[bytes | None]:

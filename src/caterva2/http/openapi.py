@@ -58,7 +58,7 @@ _OPERATIONS: dict[str, _Operation] = {
             _IF_MATCH,
             _IF_NONE_MATCH,
             _parameter("pages", "query", "Numbers of pages", example="1,4,7-9"),
-            _parameter("known", "query", "For each page, the digest of what is known of its chunks, or nothing"),
+            _parameter("known", "query", "For each page, a digest of what is known of it, or nothing"),
         ],
         {"application/vnd.caterva2.manifest+msgpack": {"schema": {"type": "string", "format": "binary"}}},
     ),
