@@ -19,6 +19,7 @@ from caterva2.client.transport import Transport
 from caterva2.client.versions import newest_of
 from caterva2.errors import NotFound
 from caterva2.model.path import check_root, parse_path
+from caterva2.model.pattern import FollowMode
 
 __all__ = ["Client", "Root", "connect"]
 
@@ -211,13 +212,16 @@ class Client(Mapping[str, Any]):
 
     # -- following -------------------------------------------------------------------------------
 
-    def follow(self, pattern: str) -> int:
+    def follow(self, pattern: str, mode: FollowMode = "cached") -> int:
         """Let the subscriber keep what a pattern names current.
 
         Parameters
         ----------
         pattern : str
             A dataset, a root, or a glob: ``foo``, ``foo/dir1/*``.
+        mode : {"cached", "full", "meta"}
+            What is fetched at once when a dataset changes: what was cached of it before, as far as it
+            changed; all of it, also now; the metadata only. One that is followed already gets this mode.
 
         Returns
         -------
@@ -230,7 +234,7 @@ class Client(Mapping[str, Any]):
         NotFound
             If this is not a subscriber.
         """
-        reply = self._transport.call(protocol.ask_follow(pattern))
+        reply = self._transport.call(protocol.ask_follow(pattern, mode))
         return int(protocol.read_json(reply)["datasets"])
 
     def unfollow(self, pattern: str) -> int:
@@ -242,7 +246,7 @@ class Client(Mapping[str, Any]):
             If it was not followed.
         InvalidPath, Unavailable, Unauthorized
         """
-        reply = self._transport.call(protocol.ask_follow(pattern, stop=True))
+        reply = self._transport.call(protocol.ask_follow(pattern, None))
         return int(protocol.read_json(reply)["datasets"])
 
     def followed(self) -> builtins.list[Followed]:
