@@ -1,8 +1,8 @@
-"""Rewrites an array in a loop, with a number that grows added to every element, until its stdin ends.
+"""Rewrites an array in a loop, with a number that grows added to its elements, until its stdin ends.
 
-Arguments: the file, ``rename`` or ``in-place``, ``plain`` or ``noise``, and the longest pause in seconds.
-Prints the number of each version when it is written, and for how long nothing was written meanwhile at most:
-a publisher may take a file that its writer left alone for longer than it waits, whatever is in it.
+Arguments: the file, ``rename`` or ``in-place``, ``plain``, ``noise`` or ``half``, and the longest pause in
+seconds. Prints the number of each version when it is written, and for how long nothing was written meanwhile
+at most: a publisher may take a file that its writer left alone for longer than it waits, whatever is in it.
 """
 
 import os
@@ -18,11 +18,15 @@ import numpy as np
 SHAPE, CHUNKS, BLOCKS = (48, 64, 64), (12, 32, 32), (4, 16, 32)
 
 
-def base(kind: str) -> np.ndarray:
-    """Return what the number is added to: zeros, or what hardly compresses."""
+def elements(kind: str, number: int) -> np.ndarray:
+    """Return a version: a constant; what hardly compresses; that, of which the second half never changes."""
+    moved = SHAPE[0] // 2 if kind == "half" else SHAPE[0]
     if kind == "plain":
-        return np.zeros(SHAPE, np.uint32)
-    return np.random.default_rng(7).integers(0, 1 << 30, SHAPE, np.uint32)
+        array = np.zeros(SHAPE, np.uint32)
+    else:
+        array = np.random.default_rng(7).integers(0, 1 << 30, SHAPE, np.uint32)
+    array[:moved] += np.uint32(number)
+    return array
 
 
 def write(file: Path, array: np.ndarray) -> None:
@@ -43,13 +47,13 @@ def rewrite(file: Path, array: np.ndarray) -> float:
 
 
 def main(file: Path, way: str, kind: str, pause_s: float) -> None:
-    chance, elements = random.Random(f"{file.name}"), base(kind)
+    chance = random.Random(file.name)
     number, longest = 0, 0.0
     while True:
         if number == 0 or way == "rename":
-            write(file, elements + np.uint32(number))
+            write(file, elements(kind, number))
         else:
-            longest = rewrite(file, elements + np.uint32(number))
+            longest = rewrite(file, elements(kind, number))
         print(number, f"{longest:.3f}", flush=True)
         number += 1
         # often shorter than a publisher waits: then there is no version at all for a while

@@ -1,8 +1,9 @@
 """One version per answer, and never backwards, while writers rewrite arrays all the time.
 
-Every element of a version is one number more than in the version before: an answer of which the elements do
-not agree on the number is torn. ``CATERVA2_TEST_SECONDS`` says how long; ``CATERVA2_SEED`` repeats a run's
-choices (not its timing).
+The elements of a version are one number more than in the version before: an answer of which the elements do
+not agree on the number is torn. One array changes by half, and is followed: the other half is taken over.
+
+``CATERVA2_TEST_SECONDS`` says how long; ``CATERVA2_SEED`` repeats a run's choices (not its timing).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from caterva2.testing.waiting import wait_until
 
 SCRIPT = Path(__file__).with_name("rewrite_me.py")
 REWRITER = runpy.run_path(str(SCRIPT))
-SHAPE, base = REWRITER["SHAPE"], REWRITER["base"]
+SHAPE, elements = REWRITER["SHAPE"], REWRITER["elements"]
 SECONDS = float(os.environ.get("CATERVA2_TEST_SECONDS", "15"))
 SEED = int(os.environ.get("CATERVA2_SEED", random.randrange(1 << 32)))
 READERS = 10
@@ -47,9 +48,12 @@ WRITERS = {
         ("rename", "noise", 2.0),
         ("in-place", "plain", 2.0),
         ("in-place", "noise", 2.5),
+        ("rename", "half", 2.0),
     )
 }
-BASES = {kind: base(kind) for kind in ("plain", "noise")}
+FOLLOWED = "foo/*half*"
+BASES = {kind: elements(kind, 0) for kind in ("plain", "noise", "half")}
+MOVED = {kind: elements(kind, 1) != BASES[kind] for kind in BASES}
 KINDS = ["element", "slice", "slice", "whole", "frame", "download", "ranges", "client", "pinned"]
 
 
@@ -100,12 +104,17 @@ class Trial:
             self.counts[what] += 1
 
     def judge(self, service: str, name: str, etag: str, values: np.ndarray, key: tuple) -> int | None:
-        """Return the number that the elements of an answer agree on."""
-        numbers = np.unique(values - BASES[WRITERS[name][1]][key]).tolist()
+        """Return the number that the elements of an answer agree on; None if none of them has it."""
+        kind = WRITERS[name][1]
+        more, moved = np.asarray(values - BASES[kind][key]), MOVED[kind][key]
+        numbers = np.unique(more[moved]).tolist()
         with self._lock:
             self.counts[f"answers of {service}"] += 1
+            if np.any(more[~moved]):
+                self.wrong.append(f"{service}: {name} {etag} changed where it never does")
             if len(numbers) != 1:
-                self.torn.append((service, name, numbers[:5]))
+                if numbers:
+                    self.torn.append((service, name, numbers[:5]))
                 return None
             number = int(numbers[0])
             self.seen[service, name].add(number)
@@ -253,6 +262,8 @@ def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
         wait_until(lambda: all(writer.longest for writer in writers))
         trial = Trial(stack.enter_context(three_services(site, root)))
         wait_until(lambda: all(knows_all(ask, url) for url in trial.urls.values()))
+        for service in ("subscriber", "second tier"):
+            site.run("follow", FOLLOWED, "--full", "--subscriber", trial.urls[service])
 
         readers = [Reader(number, trial, ask) for number in range(READERS)]
         for reader in readers:
@@ -274,9 +285,13 @@ def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
         reader = readers[0]
         for service, name in trial.seen:
             wait_until(
-                lambda s=service, n=name: reader.read(s, n, "slice") and reader.newest[s, n][0] == last[n]
+                lambda s=service, n=name: reader.read(s, n, "whole") and reader.newest[s, n][0] == last[n]
             )
         assert trial.wrong == []
+        for service in ("subscriber", "second tier"):
+            taken_over = ask.metric(trial.urls[service], "caterva2_subscriber_cache_taken_over_total")
+            print(f"  {service}: {taken_over} extents taken over from earlier versions")
+            assert taken_over > 0
 
 
 def knows_all(ask, url: str) -> bool:
