@@ -13,12 +13,12 @@ from caterva2.frame.write import write_array
 
 @pytest.fixture
 def listen(running, monkeypatch, capsys, tmp_path):
-    """Run ``cat2 events``; return exit code, lines of stdout, and stderr."""
+    """Run ``cat2 events``, for 20 s at most; return exit code, lines of stdout, and stderr."""
     monkeypatch.setenv("CATERVA2_SUBSCRIBER", running.url)
     monkeypatch.setenv("CATERVA2_CONFIG", str(tmp_path / "none.toml"))
 
     def listen(*arguments: str) -> tuple[int, list[str], str]:
-        code = main(["events", *arguments])
+        code = main(["events", *(arguments if "--for-s" in arguments else (*arguments, "--for-s", "20"))])
         out, err = capsys.readouterr()
         return code, out.splitlines(), err
 

@@ -169,6 +169,7 @@ def test_a_read_is_of_the_version_that_was_opened(running, client, root) -> None
 def test_a_refresh_leaves_the_reads_under_way_alone(running, client, root, monkeypatch) -> None:
     """A read in parts that has begun goes on with the version it began with, or fails."""
     monkeypatch.setattr(module, "PART_BYTES", 800)
+    monkeypatch.setattr(module, "PARALLEL", 1)
     write_array(root / "refreshed.b2nd", np.arange(2000.0), chunks=[100])
     entries = running.cluster.subscriber.catalogue.roots["foo"].entries
     running.wait_for(lambda: "refreshed.b2nd" in entries)

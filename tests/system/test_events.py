@@ -23,7 +23,7 @@ class Listener:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=site.environment,
+            env={name: value for name, value in site.environment.items() if name != "PYTHONUNBUFFERED"},
         )
         self.lines: dict[str, queue.Queue[str]] = {"stdout": queue.Queue(), "stderr": queue.Queue()}
         self._threads = [
