@@ -16,7 +16,7 @@ from caterva2.cache.version import Version
 from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["Earlier"]
+__all__ = ["CONTENTS_BYTES", "Earlier"]
 
 CONTENTS_BYTES = 32 * 1024 * 1024
 """Most that is held in memory of what versions have by digest, in bytes."""
@@ -34,6 +34,11 @@ class Earlier:
         self._store = store
         self._contents: BytesLru[Hashable, Contents] = BytesLru(CONTENTS_BYTES)
         self._looking = asyncio.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """What is held in memory."""
+        return self._contents.nbytes
 
     def versions(self, version: Version) -> list[Version]:
         """Return the other versions of a dataset of which something is here, the latest first."""
