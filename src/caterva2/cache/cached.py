@@ -106,6 +106,7 @@ class CachedSource:
         """End the fetches under way and close all files. What is here stays."""
         for flights in (self._heads, self._pages, self._extents):
             await flights.close()
+        await self._earlier.close()
         await self._store.close()
 
     # -- the contract ----------------------------------------------------------------------------
