@@ -18,8 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,7 +29,6 @@ import urllib3
 
 import caterva2
 from caterva2.errors import Changed, Unavailable
-from caterva2.testing.tiers import announcing_again
 from caterva2.testing.waiting import wait_until
 
 SCRIPT = Path(__file__).with_name("rewrite_me.py")
@@ -238,21 +236,8 @@ def named(answer) -> tuple[str, int]:
     return answer.headers["ETag"].strip('"'), int(answer.headers["X-Caterva2-Generation"])
 
 
-@contextmanager
-def three_services(site, root: Path) -> Iterator[dict[str, str]]:
-    """Start a publisher, a subscriber, and a subscriber of that one; yield their URLs."""
-    anywhere = ["--listen", "127.0.0.1:0", "--state"]
-    _, publisher, subscriber = site.start_three(root)
-    urls = {"publisher": publisher.url("publisher"), "subscriber": subscriber.url("subscriber")}
-    first = site.environment["CATERVA2_BROKER"]
-    below = site.start("broker", *anywhere, str(site.directory / "broker 2")).url("broker")
-    with announcing_again(first, below, "foo", url=urls["subscriber"]):
-        second = site.start("subscriber", "--broker", below, *anywhere, str(site.directory / "subscriber 2"))
-        yield urls | {"second tier": second.url("subscriber")}
-
-
 @pytest.mark.timeout(180 + SECONDS)
-def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
+def test_every_answer_is_of_one_version(site, in_tiers, ask, tmp_path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     with ExitStack() as stack:
@@ -260,7 +245,7 @@ def test_every_answer_is_of_one_version(site, ask, tmp_path) -> None:
         for writer in writers:
             stack.callback(writer.popen.kill)
         wait_until(lambda: all(writer.longest for writer in writers))
-        trial = Trial(stack.enter_context(three_services(site, root)))
+        trial = Trial(stack.enter_context(in_tiers(root)))
         wait_until(lambda: all(knows_all(ask, url) for url in trial.urls.values()))
         for service in ("subscriber", "second tier"):
             site.run("follow", FOLLOWED, "--full", "--subscriber", trial.urls[service])
