@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from caterva2.model.pattern import FollowMode
+
 __all__ = ["CacheCheck", "Cached", "Download", "Event", "Followed", "RootInfo", "Row"]
 
 
@@ -104,6 +106,8 @@ class Followed:
         Of the file and of what is cached of it, in bytes.
     complete : bool
         All of it is cached.
+    mode : str
+        What is refreshed at once when it changes: ``meta``, ``cached`` or ``full``; see `Client.follow`.
     freshness : str
         ``fresh``: confirmed to be current; ``unverified``: the subscriber is cut off from the publisher.
     age_s : float or None
@@ -115,6 +119,7 @@ class Followed:
     size: int
     cached_bytes: int
     complete: bool
+    mode: FollowMode
     freshness: Literal["fresh", "unverified"]
     age_s: float | None
 
@@ -229,12 +234,13 @@ class Event:
     Attributes
     ----------
     id : str or None
-        What to resume from.
+        What to resume from: the next stream's ``since``.
     kind : str
-        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: look at
-        the listing again, either since events were missed, or since the publisher of a root was reset.
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline``, ``reset`` (roots; after a
+        reset, generations may be lower than before); ``missed``: events were, so look at the listing again.
+        Newer services may have further ones: ignore what you do not know.
     path : str
-        ``root/dir/name``, or a root; for events that were missed the pattern that was asked for.
+        ``root/dir/name``, or a root; for ``missed`` the pattern that was asked for.
     time : float
         When it was seen, in seconds since the epoch.
     etag : str or None
