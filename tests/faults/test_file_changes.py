@@ -189,11 +189,14 @@ def test_a_large_file_that_is_touched_is_not_hashed(site_of_all: Published) -> N
     site_of_all.served(name)
     before, source = site_of_all.info(name), site_of_all.publisher.source.stats
     hashed = (stats.bytes_hashed, source.bytes_hashed)
+    upstream = site_of_all.running.cluster.subscriber.upstream
+    moved = upstream.bytes
     os.utime(file)
     wait_until(lambda: site_of_all.publisher.catalogue.root("foo").entries[name].etag != before["etag"])
     assert (stats.bytes_hashed, source.bytes_hashed) == hashed
     site_of_all.served(name)
     assert site_of_all.info(name)["generation"] > before["generation"]
+    assert upstream.bytes - moved < file.stat().st_size // 10  # a manifest
 
 
 def test_a_file_that_is_moved_and_deleted(site_of_all: Published) -> None:
