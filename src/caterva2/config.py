@@ -138,6 +138,9 @@ class PublisherSettings(ServiceSettings):
         Address announced to others, where it is not the one listened on (a proxy, NAT).
     settle_s : float
         A file is taken when it has not been written for this long.
+    max_settle_s : float
+        A file that is written all the time is taken after this long, and again each time it has passed, as
+        soon as it can be read as its kind.
     rescan_s : float
         Pause between full scans of the directories, for file systems that send no events.
     answer_limit_bytes : int
@@ -151,6 +154,7 @@ class PublisherSettings(ServiceSettings):
     broker: str = "http://127.0.0.1:8000"
     url: str | None = None
     settle_s: float = 0.5
+    max_settle_s: float = 30.0
     rescan_s: float = 30.0
     answer_limit_bytes: int = 4096 * MIB
 

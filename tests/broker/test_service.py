@@ -112,6 +112,8 @@ async def test_shows_where_the_bus_is_and_what_is_published(start, get, announce
             "datasets": 1,
             "bytes": 10,
             "title": "A title",
+            "behind": 0,
+            "reset_at": None,
         }
     }
     assert await get(broker, "/api/list/foo") == (200, ["a.b2nd"])

@@ -163,9 +163,10 @@ class Publisher:
     async def put(self, name, entry):
         self.revision = await self._write(DATA, data_key("foo", name), encode_entry(entry))
 
-    async def beat(self, digest, count, *, instance="one", revision=None, epoch=None):
+    async def beat(self, digest, count, *, instance="one", revision=None, epoch=None, reset=0):
         revision = self.revision if revision is None else revision
-        beat = Heartbeat(instance, "http://one", count, digest, epoch or self._view.data.epoch, revision)
+        epoch = epoch or self._view.data.epoch
+        beat = Heartbeat(instance, "http://one", count, digest, epoch, revision, reset)
         written = await self._write(ALIVE, "foo", beat.encode())
         async with asyncio.timeout(5):
             while self._view.alive.revision < written:
@@ -251,3 +252,48 @@ async def test_never_goes_back_to_an_older_generation(fake, make_entry, eventual
     await publisher.put("a", old)
     await eventually(lambda: view.data.revision >= publisher.revision)
     assert seen.root("foo").entries == {"a": new}
+
+
+async def test_a_reset_takes_what_the_owner_has_once_all_of_it_is_there(fake, make_entry, eventually):
+    publisher, view, seen = fake
+    old, new, other = make_entry(), make_entry(), make_entry()
+    await publisher.put("a", new)
+    await eventually(lambda: view.data.revision >= publisher.revision)
+    await publisher.beat(seen.root("foo").digest, 1)
+    assert seen.root("foo").fresh
+    await publisher.put("a", old)
+    await eventually(lambda: seen.root("foo").behind)
+    events = []
+    seen.listen(lambda event, _: events.append((event.kind, event.path)))
+    await publisher.beat(None, 1, reset=1000)  # it is about to announce more
+    assert seen.root("foo").entries == {"a": new}
+    await publisher.put("b", other)
+    model = Catalogue()
+    model.set_root("foo")
+    model.apply("foo", "a", old)
+    model.apply("foo", "b", other)
+    await publisher.beat(model.root("foo").digest, 2, reset=1000)
+    await eventually(lambda: seen.root("foo").entries == {"a": old, "b": other})
+    await publisher.beat(model.root("foo").digest, 2, reset=1000)
+    assert seen.root("foo").fresh
+    assert (seen.root("foo").reset_at, seen.root("foo").behind) == (1000, {})
+    assert events == [("created", "foo/b"), ("reset", "foo"), ("changed", "foo/a")]
+
+
+async def test_a_reset_that_is_older_or_known_already_changes_nothing(fake, make_entry, eventually):
+    publisher, view, seen = fake
+    old, new = make_entry(), make_entry()
+    await publisher.put("a", new)
+    await eventually(lambda: view.data.revision >= publisher.revision)
+    await publisher.beat(seen.root("foo").digest, 1, reset=1000)
+    assert seen.root("foo").reset_at == 1000
+    await publisher.put("a", old)
+    await eventually(lambda: seen.root("foo").behind)
+    model = Catalogue()
+    model.set_root("foo")
+    model.apply("foo", "a", old)
+    for reset in (0, 999, 1000):
+        await publisher.beat(model.root("foo").digest, 1, reset=reset)
+    assert seen.root("foo").entries == {"a": new}
+    assert seen.root("foo").reset_at == 1000
+    assert not seen.root("foo").fresh

@@ -45,8 +45,8 @@ def test_entries_survive_the_bus(entry):
 
 @settings(deadline=None)  # the machine may be busy
 @given(
-    st.builds(Heartbeat, TEXT, TEXT, COUNTS, st.none() | TEXT, TEXT, COUNTS),
-    st.builds(Claim, TEXT, TEXT, TEXT),
+    st.builds(Heartbeat, TEXT, TEXT, COUNTS, st.none() | TEXT, TEXT, COUNTS, COUNTS),
+    st.builds(Claim, TEXT, TEXT, TEXT, COUNTS),
 )
 def test_heartbeats_and_claims_survive_the_bus(beat, claim):
     assert Heartbeat.decode(beat.encode()) == beat

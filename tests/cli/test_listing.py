@@ -10,6 +10,8 @@ def test_roots(cat2, running, root) -> None:
         "bytes": sum(file.stat().st_size for file in root.rglob("*") if file.is_file()),
         "publisher": running.cluster.publisher.address.url,
         "title": "",
+        "behind": 0,
+        "reset_at": None,
     }
     assert "foo" in cat2("roots")
 

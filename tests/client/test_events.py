@@ -53,6 +53,11 @@ def test_events_are_found_whatever_the_pieces(cuts, windows) -> None:
     assert parser.last_id == "log-3"
 
 
+def test_the_reset_of_a_root_names_it() -> None:
+    (event,) = EventParser().feed(encoded(3, "reset", "foo"))
+    assert (event.kind, event.path, event.id) == ("reset", "foo", "log-3")
+
+
 @pytest.mark.parametrize("data", [b"data: {}\n\n", b"data: nope\n\n", b"data: [1]\n\n"])
 def test_an_event_that_is_none_is_an_error(data) -> None:
     with pytest.raises(Caterva2Error, match="event"):

@@ -8,7 +8,16 @@ import pytest
 
 from caterva2.client import Followed, RootInfo, Row
 
-ROOT = {"name": "foo", "state": "online", "datasets": 3, "bytes": 9, "publisher": None, "title": ""}
+ROOT = {
+    "name": "foo",
+    "state": "online",
+    "datasets": 3,
+    "bytes": 9,
+    "publisher": None,
+    "title": "",
+    "behind": 0,
+    "reset_at": None,
+}
 ROW = {"path": "foo/x", "kind": "array", "size": 9, "shape": [2, 3], "dtype": "int32", "etag": "ab"}
 ROW |= {"generation": 5, "mtime": "2020-01-01T00:00:00+00:00", "error": None}
 FOLLOWED = {"path": "foo/x", "etag": "ab", "size": 9, "cached_bytes": 3, "complete": False}

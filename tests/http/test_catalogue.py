@@ -15,6 +15,8 @@ async def test_roots(running, files) -> None:
             "datasets": 7,
             "bytes": root.nbytes,
             "title": "Test",
+            "behind": 0,
+            "reset_at": None,
         }
     }
 

@@ -52,6 +52,9 @@ async def test_differences_are_streamed(running, files) -> None:
         assert (await next_event())["event"] == "deleted"
         files.catalogue.set_state("foo", "offline")
         assert (await next_event())["data"]["path"] == "foo"
+        files.catalogue.reset("foo", 1000)
+        event = await next_event()
+        assert (event["event"], event["data"]["path"]) == ("reset", "foo")
 
 
 async def test_a_pattern_selects(running, files) -> None:

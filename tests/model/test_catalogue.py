@@ -3,6 +3,7 @@ import math
 import pytest
 
 from caterva2.errors import NotFound
+from caterva2.model import catalogue as module
 from caterva2.model.catalogue import EVENTS_KEPT, Catalogue, Entry, Freshness
 from caterva2.model.path import parse_path
 
@@ -42,6 +43,50 @@ def test_nobody_goes_backwards(catalogue):
     assert catalogue.apply("foo", "a", entry(6))
     assert catalogue.apply("foo", "a", None)
     assert not catalogue.apply("foo", "a", None)
+
+
+def test_what_was_deleted_does_not_come_back_older(catalogue):
+    catalogue.apply("foo", "a", entry(5))
+    catalogue.apply("foo", "a", None)
+    assert not catalogue.apply("foo", "a", entry(4))
+    assert catalogue.root("foo").entries == {}
+    assert catalogue.root("foo").behind == {"a": entry(4)}
+    assert catalogue.apply("foo", "a", entry(5))  # deleted by mistake, and put back
+    assert catalogue.root("foo").behind == catalogue.root("foo").deleted == {}
+
+
+def test_only_so_many_deletions_are_remembered(catalogue, monkeypatch):
+    monkeypatch.setattr(module, "DELETED_KEPT", 3)
+    for number in range(5):
+        catalogue.apply("foo", f"{number}", entry(5))
+        catalogue.apply("foo", f"{number}", None)
+    assert list(catalogue.root("foo").deleted) == ["2", "3", "4"]
+
+
+def test_what_is_ignored_is_taken_by_a_reset(catalogue):
+    for name, generation in (("a", 5), ("b", 5), ("gone", 5)):
+        catalogue.apply("foo", name, entry(generation))
+    catalogue.apply("foo", "gone", None)
+    catalogue.confirm("foo")
+    for name in ("a", "gone"):
+        catalogue.apply("foo", name, entry(3))
+    catalogue.apply("foo", "b", entry(4))
+    catalogue.apply("foo", "b", entry(6))
+    assert set(catalogue.root("foo").behind) == {"a", "gone"}
+    start = catalogue.last_event_id
+    catalogue.reset("foo", 1000)
+    assert catalogue.root("foo").entries == {"a": entry(3), "b": entry(6), "gone": entry(3)}
+    assert catalogue.root("foo").behind == {}
+    assert catalogue.root("foo").reset_at == 1000
+    events = [(event.kind, event.path) for event in catalogue.events_after(start)]
+    assert events == [("reset", "foo"), ("changed", "foo/a"), ("created", "foo/gone")]
+    assert not catalogue.apply("foo", "a", entry(2))
+
+
+def test_a_root_that_nobody_knew_is_reset_without_an_event(catalogue):
+    start = catalogue.last_event_id
+    catalogue.reset("foo", 1000)
+    assert catalogue.events_after(start) == []
 
 
 def test_the_digest_does_not_depend_on_the_order():

@@ -217,6 +217,16 @@ async def test_an_empty_mount_point_is_a_root_that_disappeared(root, watch, stor
         assert watched.entries["x"].etag == before["x"].etag
 
 
+async def test_the_device_is_known_from_the_first_file_on(root, watch, store) -> None:
+    """Not only from the next look at all: what is unmounted before that would be taken for emptied."""
+    async with watch() as watched:
+        await watched.have()
+        assert store.device("foo", str(root)) is None
+        (root / "x").write_text("one")
+        await watched.have("x")
+        assert store.device("foo", str(root)) == root.stat().st_dev
+
+
 def mount(*arguments) -> bool:
     return subprocess.run(arguments, capture_output=True, check=False).returncode == 0
 

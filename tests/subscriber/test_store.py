@@ -5,12 +5,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from caterva2.errors import ConfigError
 from caterva2.model.catalogue import Catalogue, Entry
 from caterva2.model.path import DatasetPath
+from caterva2.subscriber import store as module
 from caterva2.subscriber.store import SCHEMA_VERSION, SubscriberStore
 
 ARRAY = Entry("e" * 32, 7, 1234, "array", 1.5, (3, 0, 5), "[('x', '<U3')]")
@@ -55,6 +57,50 @@ async def test_datasets_of_a_root_that_was_not_written_yet_are_known(tmp_path) -
     store.load(again)
     assert again.root("foo").entries == {"x": FILE}
     assert not again.root("foo").fresh
+    store.close()
+
+
+async def test_deletions_and_resets_are_known_again(tmp_path) -> None:
+    store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
+    store.keep(catalogue)
+    catalogue.set_root("foo")
+    catalogue.confirm("foo")
+    for name in ("gone", "back"):
+        catalogue.apply("foo", name, FILE)
+        catalogue.apply("foo", name, None)
+    catalogue.apply("foo", "back", FILE)
+    store.write_roots()
+    store.close()
+
+    again, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    store.load(again)
+    store.keep(again)
+    assert again.root("foo").deleted == {"gone": FILE.generation}
+    assert not again.apply("foo", "gone", replace(FILE, generation=FILE.generation - 1))
+    again.reset("foo", 1000)
+    await asyncio.sleep(0)
+    store.close()
+
+    last, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    store.load(last)
+    assert (last.root("foo").reset_at, last.root("foo").deleted) == (1000, {})
+    assert last.root("foo").entries["gone"].generation == FILE.generation - 1
+    store.close()
+
+
+async def test_only_so_many_deletions_are_kept(tmp_path, monkeypatch) -> None:
+    store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
+    store.keep(catalogue)
+    catalogue.set_root("foo")
+    for number in range(5):
+        catalogue.apply("foo", f"{number}", replace(FILE, generation=number))
+        catalogue.apply("foo", f"{number}", None)
+    store.write_roots()
+    store.close()
+    monkeypatch.setattr(module, "DELETED_KEPT", 3)
+    again, store = Catalogue(), SubscriberStore(tmp_path / "db")
+    store.load(again)
+    assert again.root("foo").deleted == {"2": 2, "3": 3, "4": 4}
     store.close()
 
 
@@ -131,8 +177,8 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.follow("foo", "full")
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
+        older.executescript("DROP TABLE pins; DROP TABLE deleted; ALTER TABLE roots DROP COLUMN reset_at;")
         older.execute("ALTER TABLE follows DROP COLUMN mode")
-        older.execute("DROP TABLE pins")
         older.execute("PRAGMA user_version = 1")
     older.close()
     store = SubscriberStore(tmp_path / "db")

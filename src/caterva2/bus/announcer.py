@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from caterva2.bus.buckets import ALIVE, DATA, MARKER_TTL_S, Bucket
-from caterva2.bus.claims import ClaimLost, check_claim, take_claim
+from caterva2.bus.claims import ClaimLost, ResetOf, carried_on, check_claim, take_claim
 from caterva2.bus.connection import Bus, checkpoint
 from caterva2.bus.keys import data_key, parse_data_key, root_filter, root_key
 from caterva2.bus.records import Claim, Heartbeat, decode_entry, encode_entry
@@ -37,6 +37,9 @@ NEWS_S = 0.2
 
 GATHER_S = 0.002
 """How long changes gather before they are put, in seconds."""
+
+HELD_S = 0.5
+"""How often it is looked whether what is held back has come, in seconds."""
 
 WINDOW = 500
 """Most puts under way."""
@@ -58,7 +61,7 @@ log = structlog.get_logger(__name__)
 class Announcer:
     """Announces a publisher's roots.
 
-    The catalogue must be complete when `run` is called: what it does not have is deleted from the bus.
+    What the catalogue does not have when `run` is called is deleted from the bus, unless it is coming.
 
     Parameters
     ----------
@@ -73,8 +76,12 @@ class Announcer:
         Where others reach the publisher.
     on_behind : callable, optional
         Called with a dataset and a generation: the bus has a version of that generation that is not ours, so
-        readers would ignore ours until its generation is greater. It happens when the state was lost while
-        the clock went back.
+        readers would ignore ours. It is not announced until its generation is greater. It happens when the
+        state was lost while the clock went back, or another publisher had the root.
+    reset_of : callable, optional
+        Says which reset to claim a root with; by default the one that is there is carried on.
+    is_coming : callable, optional
+        Says of a dataset, by root and name, that the catalogue does not have it yet and is going to.
 
     Attributes
     ----------
@@ -91,12 +98,21 @@ class Announcer:
         instance: str,
         url: str,
         on_behind: Behind | None = None,
+        reset_of: ResetOf = carried_on,
+        is_coming: Callable[[str, str], bool] = lambda _root, _name: False,
     ) -> None:
         self._bus = bus
         self.claims = dict.fromkeys(roots, WAITING)
         self._roots = [
             _RootAnnouncer(
-                bus, catalogue, root, Claim(instance, url, title), claims=self.claims, on_behind=on_behind
+                bus,
+                catalogue,
+                root,
+                Claim(instance, url, title),
+                claims=self.claims,
+                on_behind=on_behind,
+                reset_of=reset_of,
+                is_coming=is_coming,
             )
             for root, title in roots.items()
         ]
@@ -137,6 +153,8 @@ class _RootAnnouncer:
         *,
         claims: dict[str, str],
         on_behind: Behind | None,
+        reset_of: ResetOf,
+        is_coming: Callable[[str, str], bool],
     ) -> None:
         self._bus = bus
         self._catalogue = catalogue
@@ -144,18 +162,20 @@ class _RootAnnouncer:
         self._claim = claim
         self._claims = claims
         self._on_behind = on_behind
+        self._reset_of = reset_of
+        self._is_coming = is_coming
         self._work = asyncio.Event()
         self._news = asyncio.Event()
-        self._reset()
+        self._begin_anew()
 
-    def _reset(self) -> None:
+    def _begin_anew(self) -> None:
         """Forget what was on the bus."""
         self._view = View(self._bus, DATA, root_filter(self._root), self)
-        self._mirror = Catalogue()
-        self._there = self._mirror.set_root(self._root)
+        self._there = Root(self._root)
         self._seen: set[str] = set()
         self._strays: set[str] = set()  # keys with something that is not ours to read
         self._dirty: set[str] = set()
+        self._held: set[str] = set()  # to be deleted, unless they come
         self._compare_all = False
         self._acknowledged: dict[str, int] = {}
         self._told = ""  # the digest of the last heartbeat
@@ -181,11 +201,11 @@ class _RootAnnouncer:
 
     async def _announce(self, client: Client) -> None:
         """Claim the root and announce it, over one connection."""
-        await take_claim(client, self._root, self._claim, self._on_refused)
+        self._claim = await take_claim(client, self._root, self._claim, self._on_refused, self._reset_of)
         if self._claims[self._root] != OURS:
             log.info("root claimed", root=self._root)
             self._claims[self._root] = OURS
-        self._reset()
+        self._begin_anew()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._view.run())
             group.create_task(self._put(Bucket(client, DATA)))
@@ -204,7 +224,8 @@ class _RootAnnouncer:
 
     def done(self) -> None:
         for name in self._there.entries.keys() - self._seen:
-            self._mirror.apply(self._root, name, None)
+            self._there.put(name, None)
+        self._pass_others()
         self._compare_all = True
         self._read.set()
         self._work.set()
@@ -221,29 +242,32 @@ class _RootAnnouncer:
         self._strays.discard(change.key)
         if not self._view.synced:
             self._seen.add(name)
-        old = self._there.entries.get(name)
-        if old and entry and entry.generation < old.generation:
-            self._mirror.apply(self._root, name, None)  # a catalogue never goes back; the bus may
-        self._mirror.apply(self._root, name, entry)
+        self._there.put(name, entry)
         acknowledged = self._acknowledged.get(name, 0)
         if change.revision >= acknowledged:
             self._acknowledged.pop(name, None)
             if entry != self._want(name):
-                self._check_behind(name, entry)
                 self._dirty.add(name)
                 self._work.set()
         if self.in_sync and self._there.digest != self._told:
             self._news.set()
 
-    def _check_behind(self, name: str, entry: Entry | None) -> None:
-        mine = self._want(name)
-        if entry is None or mine is None or entry.etag == mine.etag or entry.generation < mine.generation:
-            return
+    def _pass_others(self) -> None:
+        """Tell what is missing on the bus, if that is ahead of us: another had the root, or we were set back.
+
+        It may have been deleted meanwhile. Who saw that would take our version for an old one.
+        """
+        wanted, newest = self._wanted().entries, _newest(self._there)
+        if newest > _newest(self._wanted()):
+            for name in wanted.keys() - self._there.entries.keys():
+                self._tell_behind(name, newest)
+
+    def _tell_behind(self, name: str, generation: int) -> None:
         path = DatasetPath(self._root, name)
         if self._on_behind is not None:
-            self._on_behind(path, entry.generation)
+            self._on_behind(path, generation)
         else:
-            log.warning("the bus has a later generation", path=str(path), generation=entry.generation)
+            log.warning("the bus has a later generation", path=str(path), generation=generation)
 
     # -- what should be there ------------------------------------------------------------------------
 
@@ -276,9 +300,13 @@ class _RootAnnouncer:
         await self._read.wait()
         while True:
             checkpoint()
-            await self._work.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HELD_S if self._held else None):
+                    await self._work.wait()
             await asyncio.sleep(GATHER_S)
             self._work.clear()
+            self._dirty |= self._held
+            self._held.clear()
             strays, self._strays = self._strays, set()
             await asyncio.gather(*(bucket.delete(key, MARKER_TTL_S) for key in strays))
             names, self._dirty = self._dirty, set()
@@ -287,12 +315,24 @@ class _RootAnnouncer:
                 names = {*self._wanted().entries, *self._there.entries}
             await self._put_names(bucket, names)
 
+    def _is_different(self, name: str) -> bool:
+        """Return whether a dataset is to be put, or deleted, now."""
+        wanted, there = self._want(name), self._there.entries.get(name)
+        if wanted is None:
+            if there is not None and self._is_coming(self._root, name):
+                self._held.add(name)
+                return False
+            return there is not None
+        if there is not None and there.generation >= wanted.generation and there.etag != wanted.etag:
+            self._tell_behind(name, there.generation)
+            return self._on_behind is None
+        return wanted != there
+
     async def _put_names(self, bucket: Bucket, names: Iterable[str]) -> None:
         remaining = iter(names)
         try:
             while compared := list(islice(remaining, COMPARED)):
-                different = (name for name in compared if self._want(name) != self._there.entries.get(name))
-                for window in _windows(different):
+                for window in _windows(name for name in compared if self._is_different(name)):
                     checkpoint()
                     await asyncio.gather(*(self._put_name(bucket, name) for name in window))
                 await asyncio.sleep(0)
@@ -343,7 +383,12 @@ class _RootAnnouncer:
             digest,
             self._view.epoch,
             self._view.revision,
+            self._claim.reset,
         )
+
+
+def _newest(root: Root) -> int:
+    return max((entry.generation for entry in root.entries.values()), default=0)
 
 
 def _windows(names: Iterable[str]) -> Iterator[list[str]]:

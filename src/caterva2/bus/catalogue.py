@@ -43,6 +43,7 @@ class _Presence:
     beat_at: float = 0.0
     judged: bool = True
     disagreed: int = 0
+    said_behind: int = 0
     confirmed_at: float = float("-inf")
     seen: set[str] | None = None
     unseen: set[str] = field(default_factory=set)
@@ -66,7 +67,9 @@ class CatalogueView:
     bus that lost its store, with no publisher to fill it again, empties nothing. A root is forgotten only
     when its claim is deleted.
 
-    A root is *fresh* while its publisher's heartbeats come and their digest equals the catalogue's.
+    A root is *fresh* while its publisher's heartbeats come and their digest equals the catalogue's. Where the
+    publisher announces older generations than were seen here, it is not, until the publisher is reset: then
+    what it announces is taken as it is.
 
     Parameters
     ----------
@@ -137,6 +140,7 @@ class CatalogueView:
             presence.history.clear()
         for root in self._catalogue.roots:
             self._presence(root).seen = set()
+            self._catalogue.look_again(root)
 
     def _on_done(self) -> None:
         for root, presence in self._presences.items():
@@ -212,6 +216,8 @@ class CatalogueView:
         for dataset in presence.unseen:
             self._catalogue.apply(name, dataset, None)
         presence.unseen = set()
+        if beat.reset > root.reset_at:
+            self._reset(root, presence, beat.reset)
         known = self._known_at(root, presence, beat.revision)
         if known is None:
             return
@@ -222,6 +228,14 @@ class CatalogueView:
             self._catalogue.confirm(name)
         else:
             self._disagree(name, presence, "digests differ")
+
+    def _reset(self, root: Root, presence: _Presence, reset_at: int) -> None:
+        """Take the catalogue of a publisher that was reset, and that is all on the bus, as it is."""
+        if root.confirmed_at is not None:
+            log.warning("root was reset by its publisher", root=root.name, older_now=len(root.behind))
+        self._catalogue.reset(root.name, reset_at)
+        presence.history.clear()
+        presence.said_behind = 0
 
     def _known_at(self, root: Root, presence: _Presence, revision: int) -> tuple[str, int] | None:
         """Return digest and count of a root as of a revision; None if that is forgotten."""
@@ -237,12 +251,24 @@ class CatalogueView:
         if presence.disagreed < 2:
             return
         self._catalogue.doubt(name)
+        self._say_behind(name, presence)
         now = time.monotonic()
         if now >= self._resync_after:
             self._resync_after = now + self._resync_pause_s
             self._resync_pause_s = min(2 * self._resync_pause_s, 16 * RESYNC_PAUSE_S)
             presence.disagreed = 0
             self.data.resync(f"root {name!r}: {why}")
+
+    def _say_behind(self, name: str, presence: _Presence) -> None:
+        behind = len(self._catalogue.root(name).behind)
+        if behind and behind != presence.said_behind:
+            log.warning(
+                "the publisher announces older versions than were seen here: they are not taken. Was it, and "
+                "the broker, set back to an earlier time? Then start it with --reset",
+                root=name,
+                datasets=behind,
+            )
+        presence.said_behind = behind
 
     def _tick(self) -> None:
         now = time.monotonic()

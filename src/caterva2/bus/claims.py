@@ -5,31 +5,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from nats.aio.client import Client
 
-from caterva2.bus.buckets import ALIVE, ALIVE_TTL_S, ROOTS, Bucket
+from caterva2.bus.buckets import ALIVE, ALIVE_TTL_S, ROOTS, Bucket, Stored
 from caterva2.bus.connection import checkpoint
 from caterva2.bus.keys import root_key
 from caterva2.bus.records import Claim, Heartbeat
 from caterva2.errors import BusError, Corrupt
 
-__all__ = ["ClaimLost", "check_claim", "take_claim"]
+__all__ = ["ClaimLost", "ResetOf", "carried_on", "check_claim", "take_claim"]
 
 LOOK_S = 0.5
 """Pause between looks at a root that is another's, in seconds."""
 
 SILENCE_S = ALIVE_TTL_S + 1.0
-"""A publisher is gone when its heartbeat was missing for this long, while we were looking, in seconds. The
-missing heartbeat alone says little: the bus may have lost it in a restart."""
+"""A publisher is gone when no new heartbeat of it came for this long, while we were looking, in seconds. A
+heartbeat that is missing says little: the bus may have lost it in a restart."""
+
+
+ResetOf = Callable[[str, Claim | None], int]
+"""Says which `Claim.reset` to claim a root with, given the claim that is there."""
+
+
+def carried_on(_: str, there: Claim | None) -> int:
+    """Return the reset of the claim that is there: the `ResetOf` of who resets nothing."""
+    return 0 if there is None else there.reset
 
 
 class ClaimLost(BusError):
     """A root that was ours belongs to another by now."""
 
 
-async def take_claim(client: Client, root: str, mine: Claim, on_refused: Callable[[str], None]) -> None:
-    """Claim a root; return once it is ours.
+async def take_claim(
+    client: Client, root: str, mine: Claim, on_refused: Callable[[str], None], reset_of: ResetOf
+) -> Claim:
+    """Claim a root; return what was claimed once it is ours.
 
     It is ours at once if nobody has it, or if it was ours before. A root of another publisher is taken over
     when that one is gone; until then this waits. All writes are compare-and-swap, so one of several wins.
@@ -41,6 +53,7 @@ async def take_claim(client: Client, root: str, mine: Claim, on_refused: Callabl
     mine : Claim
     on_refused : callable
         Called, each time it was looked at, with a message that names the owner while it lives.
+    reset_of : callable
 
     Raises
     ------
@@ -48,27 +61,34 @@ async def take_claim(client: Client, root: str, mine: Claim, on_refused: Callabl
         If the bus does not answer.
     """
     roots, alive = Bucket(client, ROOTS), Bucket(client, ALIVE)
-    key, value = root_key(root), mine.encode()
-    silent_since: float | None = None
+    key = root_key(root)
+    silent_since, last_beat = time.monotonic(), 0
     while True:
         checkpoint()
         held = await roots.get(key)
         owner = _parse(held.value)
         if owner is None or owner.instance == mine.instance:
-            if held.value == value or await roots.replace(key, value, held.revision):
-                return
+            if (taken := await _take(roots, root, mine, held, reset_of)) is not None:
+                return taken
             continue
-        now = time.monotonic()
-        if _is_of((await alive.get(key)).value, owner):
-            silent_since = None
+        beat, now = await alive.get(key), time.monotonic()
+        if _is_of(beat.value, owner) and beat.revision != last_beat:
+            silent_since, last_beat = now, beat.revision
             on_refused(f"root {root!r} belongs to another publisher, at {owner.url}")
-        elif silent_since is None:
-            silent_since = now
         elif now - silent_since > SILENCE_S:
-            if await roots.replace(key, value, held.revision):
-                return
-            silent_since = None
+            if (taken := await _take(roots, root, mine, held, reset_of)) is not None:
+                return taken
+            silent_since = now
         await asyncio.sleep(LOOK_S)
+
+
+async def _take(roots: Bucket, root: str, mine: Claim, held: Stored, reset_of: ResetOf) -> Claim | None:
+    """Put a claim in place of another; return it, or None if somebody was faster."""
+    claim = replace(mine, reset=reset_of(root, _parse(held.value)))
+    value = claim.encode()
+    if held.value == value or await roots.replace(root_key(root), value, held.revision):
+        return claim
+    return None
 
 
 async def check_claim(client: Client, root: str, mine: Claim) -> None:

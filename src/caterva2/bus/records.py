@@ -28,11 +28,14 @@ class Claim:
     url : str
         Where it serves the root.
     title : str
+    reset : int
+        When an operator last had it reset, in milliseconds since the epoch; only ever grows; 0: never.
     """
 
     instance: str
     url: str
     title: str = ""
+    reset: int = 0
 
     def encode(self) -> bytes:
         """Return the value."""
@@ -47,7 +50,9 @@ class Claim:
         Corrupt
         """
         raw = _load(value)
-        return cls(_text(raw, "instance"), _text(raw, "url"), _text(raw, "title", ""))
+        return cls(
+            _text(raw, "instance"), _text(raw, "url"), _text(raw, "title", ""), _count(raw, "reset", 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Heartbeat:
         The stream to which `revision` belongs.
     revision : int
         The last change of the root that `digest` covers. Who has not seen it yet cannot compare.
+    reset : int
+        As in the `Claim`.
     """
 
     instance: str
@@ -74,6 +81,7 @@ class Heartbeat:
     digest: str | None
     epoch: str
     revision: int
+    reset: int = 0
 
     def encode(self) -> bytes:
         """Return the value."""
@@ -96,6 +104,7 @@ class Heartbeat:
             digest,
             _text(raw, "epoch"),
             _count(raw, "revision"),
+            _count(raw, "reset", 0),
         )
 
 
@@ -175,8 +184,8 @@ def _text(raw: Mapping[str, Any], name: str, default: str | None = None) -> str:
     return value
 
 
-def _count(raw: Mapping[str, Any], name: str) -> int:
-    value = raw.get(name)
+def _count(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = raw.get(name, default)
     if type(value) is not int or value < 0:
         raise Corrupt(f"{name} is {value!r}")
     return value

@@ -24,7 +24,7 @@ def roots(*, json: Json = False, connection: Connection = DEFAULT) -> None:
         found = client.roots()
     if json:
         rows = [{"root": root.name, **asdict(root)} for root in found]
-        names = ("root", "state", "datasets", "bytes", "publisher", "title")
+        names = ("root", "state", "datasets", "bytes", "publisher", "title", "behind", "reset_at")
         print_json([{name: row[name] for name in names} for row in rows])
         return
     print_table(
@@ -41,6 +41,13 @@ def roots(*, json: Json = False, connection: Connection = DEFAULT) -> None:
             for root in found
         ],
     )
+    for root in found:
+        if root.behind:
+            print(
+                f"{root.name}: {root.behind} datasets are older at the publisher than what was seen here: "
+                "they are not taken unless it is started with --reset",
+                file=sys.stderr,
+            )
     if not found:
         print("nothing is published yet: cat2 publisher NAME DIR", file=sys.stderr)
 

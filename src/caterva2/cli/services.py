@@ -21,6 +21,9 @@ Listen = Annotated[str | None, Parameter(help="HOST:PORT; port 0 chooses a free 
 State = Annotated[Path | None, Parameter(help="Directory of what must survive a restart.")]
 Broker = Annotated[str | None, Parameter(help="URL of the broker (else CATERVA2_BROKER).")]
 Url = Annotated[str | None, Parameter(help="Address announced to others: behind a proxy or NAT.")]
+Reset = Annotated[
+    bool, Parameter(negative=(), help="Have readers take all, even what is older than they saw.")
+]
 Roots = Annotated[str, Parameter(name="ROOTS", help="NAME=DIR …, or NAME DIR.")]
 
 
@@ -66,13 +69,19 @@ def publisher(
     url: Url = None,
     state: State = None,
     settle_s: Annotated[float | None, Parameter(help="A file is taken when it is quiet for so long.")] = None,
+    max_settle_s: Annotated[
+        float | None, Parameter(help="A file that is written all the time is taken after so long.")
+    ] = None,
     rescan_s: Annotated[float | None, Parameter(help="Pause between full scans, in seconds.")] = None,
+    reset: Reset = False,
     common: Common = DEFAULT,
 ) -> None:
     """Publish directories as roots. Nothing is ever written below them."""
     flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
-    flags |= {"token_file": common.token_file, "settle_s": settle_s, "rescan_s": rescan_s}
-    _run([_publisher(config.load(config.PublisherSettings, **flags), parse_roots(roots))], common)
+    flags |= {"token_file": common.token_file, "settle_s": settle_s}
+    flags |= {"max_settle_s": max_settle_s, "rescan_s": rescan_s}
+    settings = config.load(config.PublisherSettings, **flags)
+    _run([_publisher(settings, parse_roots(roots), reset=reset)], common)
 
 
 def subscriber(
@@ -101,6 +110,7 @@ def serve(
     url: Url = None,
     state: Annotated[Path | None, Parameter(help="Directory for the state of all three.")] = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    reset: Reset = False,
     common: Common = DEFAULT,
 ) -> None:
     """Run broker, publisher and subscriber in one process. Others join: cat2 subscriber --broker URL."""
@@ -113,7 +123,8 @@ def serve(
 
     def make_publisher(running: dict[str, Service]) -> tuple[Service, str]:
         at = running["broker"].address.url
-        return _publisher(settings(config.PublisherSettings, 1, broker=at, url=url), directories)(running)
+        own = settings(config.PublisherSettings, 1, broker=at, url=url)
+        return _publisher(own, directories, reset=reset)(running)
 
     def make_subscriber(running: dict[str, Service]) -> tuple[Service, str]:
         at = running["broker"].address.url
@@ -154,12 +165,12 @@ def _broker(settings: config.BrokerSettings) -> Make:
     return make
 
 
-def _publisher(settings: config.PublisherSettings, roots: Mapping[str, Path]) -> Make:
+def _publisher(settings: config.PublisherSettings, roots: Mapping[str, Path], *, reset: bool = False) -> Make:
     def make(_: dict[str, Service]) -> tuple[Service, str]:
         from caterva2.publisher.service import PublisherService
 
         names = " ".join(f"{name}={directory}" for name, directory in roots.items())
-        return PublisherService(settings, roots), f"publisher {names}"
+        return PublisherService(settings, roots, reset=reset), f"publisher {names}"
 
     return make
 

@@ -29,6 +29,11 @@ class RootInfo:
     publisher : str or None
         URL of who serves it.
     title : str
+    behind : int
+        Datasets of which the publisher announces older versions than were seen by who answers: they are not
+        taken.
+    reset_at : str or None
+        When the publisher last had all taken as it is, ISO 8601 in UTC.
     """
 
     name: str
@@ -37,6 +42,8 @@ class RootInfo:
     bytes: int
     publisher: str | None
     title: str
+    behind: int
+    reset_at: str | None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RootInfo:
@@ -229,8 +236,9 @@ class Event:
     id : str or None
         What to resume from: the next stream's ``since``.
     kind : str
-        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``missed``: events
-        were, so look at the listing again. Newer services may have further ones: ignore what you do not know.
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline``, ``reset`` (roots; after a
+        reset, generations may be lower than before); ``missed``: events were, so look at the listing again.
+        Newer services may have further ones: ignore what you do not know.
     path : str
         ``root/dir/name``, or a root; for ``missed`` the pattern that was asked for.
     time : float

@@ -75,6 +75,8 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
                 "datasets": len(root.entries),
                 "bytes": root.nbytes,
                 "title": root.title,
+                "behind": len(root.behind),
+                "reset_at": iso_time(root.reset_at / 1000) if root.reset_at else None,
             }
             for root in sorted(catalogue.roots.values(), key=lambda root: root.name)
         }

@@ -138,11 +138,14 @@ class _CatalogueSize(Collector):
         datasets = GaugeMetricFamily(f"{self._prefix}_datasets", "Datasets known", labels=["root"])
         size = GaugeMetricFamily(f"{self._prefix}_dataset_bytes", "Bytes of all datasets", labels=["root"])
         fresh = GaugeMetricFamily(f"{self._prefix}_fresh", "Whether in sync with the owner", labels=["root"])
+        what = "Datasets that are older at their publisher than what was seen"
+        behind = GaugeMetricFamily(f"{self._prefix}_behind", what, labels=["root"])
         for root in self._catalogue.roots.values():
             datasets.add_metric([root.name], len(root.entries))
             size.add_metric([root.name], root.nbytes)
             fresh.add_metric([root.name], root.fresh)
-        yield from (datasets, size, fresh)
+            behind.add_metric([root.name], len(root.behind))
+        yield from (datasets, size, fresh, behind)
 
 
 class MetricsMiddleware:

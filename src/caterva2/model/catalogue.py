@@ -18,15 +18,18 @@ from blake3 import blake3
 from caterva2.errors import NotFound
 from caterva2.model.path import DatasetPath, Kind
 
-__all__ = ["Catalogue", "Entry", "Event", "EventKind", "Freshness", "Root", "RootState"]
+__all__ = ["DELETED_KEPT", "Catalogue", "Entry", "Event", "EventKind", "Freshness", "Root", "RootState"]
 
 RootState = Literal["online", "offline", "unknown"]
 """``unknown``: this observer is cut off itself and cannot tell."""
 
-EventKind = Literal["created", "changed", "deleted", "online", "offline"]
+EventKind = Literal["created", "changed", "deleted", "online", "offline", "reset"]
 
 EVENTS_KEPT = 10_000
 """How many events can be resumed from."""
+
+DELETED_KEPT = 100_000
+"""Of how many deleted datasets of a root it is remembered which generation was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Event:
         ``<log>-<number>``; what an SSE client sends back as ``Last-Event-ID``.
     kind : EventKind
     path : str
-        ``root/dir/name``, or the root alone for ``online`` and ``offline``.
+        ``root/dir/name``, or the root alone for ``online``, ``offline`` and ``reset``.
     time : float
         When it was seen here, in seconds since the epoch.
     """
@@ -108,7 +111,18 @@ class Freshness:
 
 @dataclass(slots=True)
 class Root:
-    """A root and its datasets. Owned and changed by its `Catalogue` only."""
+    """A root and its datasets. One in a `Catalogue` is changed by that only.
+
+    Attributes
+    ----------
+    deleted : dict of str to int
+        The generations that deleted datasets had.
+    behind : dict of str to Entry
+        What the owner announces where a later generation was seen here: it is ignored until a reset.
+    reset_at : int
+        When the owner last declared that generations begin anew, in milliseconds since the epoch by its
+        clock; 0 if it never did.
+    """
 
     name: str
     url: str = ""
@@ -118,6 +132,9 @@ class Root:
     fresh: bool = False
     confirmed_at: float | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
+    deleted: dict[str, int] = field(default_factory=dict)
+    behind: dict[str, Entry] = field(default_factory=dict)
+    reset_at: int = 0
     nbytes: int = 0
     _digest: int = 0
 
@@ -134,7 +151,13 @@ class Root:
         age = float("inf") if self.confirmed_at is None else max(0.0, time.time() - self.confirmed_at)
         return Freshness(False, age)
 
-    def _put(self, name: str, entry: Entry | None) -> Entry | None:
+    def is_older(self, name: str, entry: Entry) -> bool:
+        """Return whether a later generation of a dataset was seen than that of an entry."""
+        known = self.entries.get(name)
+        return entry.generation < (self.deleted.get(name, 0) if known is None else known.generation)
+
+    def put(self, name: str, entry: Entry | None) -> None:
+        """Set (or with None delete) a dataset, whatever its generation."""
         old = self.entries.pop(name, None)
         if old is not None:
             self.nbytes -= old.size
@@ -143,7 +166,11 @@ class Root:
             self.entries[name] = entry
             self.nbytes += entry.size
             self._digest ^= _row_digest(name, entry)
-        return old
+            self.deleted.pop(name, None)
+        elif old is not None:
+            self.deleted[name] = old.generation
+            if len(self.deleted) > DELETED_KEPT:
+                del self.deleted[next(iter(self.deleted))]
 
 
 def _row_digest(name: str, entry: Entry) -> int:
@@ -264,7 +291,8 @@ class Catalogue:
     def apply(self, root_name: str, name: str, entry: Entry | None) -> bool:
         """Set (or with None delete) a dataset; a difference is an event.
 
-        An entry of an older generation than the one known is ignored: nobody goes backwards.
+        An entry of an older generation than was ever seen of it is ignored, and kept as `Root.behind`: nobody
+        goes backwards.
 
         Returns
         -------
@@ -277,13 +305,38 @@ class Catalogue:
             If there is no such root.
         """
         root = self.root(root_name)
-        old = root.entries.get(name)
-        if entry == old or (entry and old and entry.generation < old.generation):
+        if entry is not None and root.is_older(name, entry):
+            root.behind[name] = entry
             return False
-        root._put(name, entry)
-        kind: EventKind = "deleted" if entry is None else "created" if old is None else "changed"
-        self._emit(kind, f"{root_name}/{name}", entry)
+        root.behind.pop(name, None)
+        if entry == root.entries.get(name):
+            return False
+        self._put(root, name, entry)
         return True
+
+    def _put(self, root: Root, name: str, entry: Entry | None) -> None:
+        created = name not in root.entries
+        root.put(name, entry)
+        kind: EventKind = "deleted" if entry is None else "created" if created else "changed"
+        self._emit(kind, f"{root.name}/{name}", entry)
+
+    def look_again(self, name: str) -> None:
+        """Forget what the owner of a root announces beside what is known: all is going to be told again."""
+        self.root(name).behind.clear()
+
+    def reset(self, name: str, reset_at: int) -> None:
+        """Note that the owner of a root declared its catalogue to be right, older generations too.
+
+        What it announces is what is known from now on. It is an event, unless nothing was known before.
+        """
+        root = self.root(name)
+        root.reset_at = reset_at
+        root.deleted.clear()
+        if root.confirmed_at is not None:
+            self._emit("reset", name, None)
+        older, root.behind = root.behind, {}
+        for dataset, entry in older.items():
+            self._put(root, dataset, entry)
 
     # -- events ----------------------------------------------------------------------------------
 

@@ -120,6 +120,8 @@ class RootDirectory:
         if names is None:
             self._check_mounted(scan, records, identity[0])
             self._identity = identity
+        if scan.files or scan.unreadable:
+            self._remember_device(identity[0])
         return self._difference(records, names, scan)
 
     def _look_at_it(self) -> tuple[int, int]:
@@ -135,7 +137,9 @@ class RootDirectory:
         is_empty = not scan.files and not scan.unreadable
         if is_empty and records and self._device is not None and self._device != device:
             raise DirectoryLost("it is empty and on another device: nothing is mounted there")
-        if not is_empty and self._device != device:
+
+    def _remember_device(self, device: int) -> None:
+        if self._device != device:
             self._store.set_device(self.root, self.directory, device)
             self._device = device
 

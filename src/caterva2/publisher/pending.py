@@ -11,6 +11,9 @@ from caterva2.publisher.versions import GRANULE_S, quiet_in_s
 
 __all__ = ["Pending", "PendingFile"]
 
+EARLY_S = 0.002
+"""Timers end early by this much, in seconds: a file that is looked at too soon waits for `AGAIN_S`."""
+
 AGAIN_S = 1.0
 """Pause between attempts to take a file that could not be taken, in seconds."""
 
@@ -68,6 +71,9 @@ class Pending:
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
     def see(self, name: str, found: Found, now: float) -> None:
         """Note a file that differs from what is announced."""
         file = self._files.get(name)
@@ -78,7 +84,8 @@ class Pending:
             file.found, file.key_since, file.failed = found, now, False
         # By the file's times; by our own clock where the file's are of another that is ahead
         quiet_in = min(quiet_in_s(found.key, self._settle_s), file.key_since + self._settle_s - now)
-        file.due = min(now + max(0.0, quiet_in), max(now, file.forced_at))
+        settles_at = now + quiet_in + EARLY_S if quiet_in > 0 else now
+        file.due = min(settles_at, max(now, file.forced_at))
         if file.failed:
             file.due = max(file.due, now + AGAIN_S)
         heapq.heappush(self._heap, (file.due, name))

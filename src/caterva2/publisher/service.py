@@ -10,7 +10,7 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
-from caterva2.bus.announcer import Announcer
+from caterva2.bus.announcer import OURS, WAITING, Announcer
 from caterva2.bus.connection import Bus, ask_broker
 from caterva2.config import PublisherSettings
 from caterva2.errors import ConfigError, InvalidPath
@@ -24,6 +24,7 @@ from caterva2.http.service import Service
 from caterva2.model.path import DatasetPath, check_root
 from caterva2.publisher.directory import RootDirectory
 from caterva2.publisher.originals import PublishedOriginals
+from caterva2.publisher.resets import Resets, name_all_anew
 from caterva2.publisher.store import PublisherStore
 from caterva2.publisher.versions import VersionStats
 from caterva2.publisher.watch import RootWatcher, WatchStats
@@ -45,6 +46,8 @@ class PublisherService(Service):
     settings : PublisherSettings
     roots : mapping of str to Path
         Directories by the name of their root. They may overlap.
+    reset : bool
+        Have readers take what is announced as it is, though they have seen later generations.
 
     Raises
     ------
@@ -59,13 +62,17 @@ class PublisherService(Service):
 
     name = "publisher"
 
-    def __init__(self, settings: PublisherSettings, roots: Mapping[str, Path]) -> None:
+    def __init__(
+        self, settings: PublisherSettings, roots: Mapping[str, Path], *, reset: bool = False
+    ) -> None:
         super().__init__(settings)
         self.settings = settings
         self.roots = {name: _directory_of(name, directory) for name, directory in roots.items()}
         if not self.roots:
             raise ConfigError("there is nothing to publish: give at least one NAME=DIR")
+        self.reset = reset
         self.watchers: dict[str, RootWatcher] = {}
+        self._announcers: dict[str, Announcer] = {}
         self.version_stats = VersionStats()
         self.watch_stats = WatchStats()
 
@@ -109,24 +116,29 @@ class PublisherService(Service):
         for name, watcher in self.watchers.items():
             self.catalogue.set_root(name, url=self.url, instance=store.instance)
             self._spawn(stack, watcher.run())
+        resets = Resets(store, self.catalogue, self.watchers if self.reset else ())
         for name in self.watchers:
-            self._spawn(stack, self._announce(name, store.instance))
+            self._spawn(stack, self._announce(name, store.instance, resets))
         self._spawn(stack, server.wait())
 
     def _add_watchers(self, store: PublisherStore, executor: ThreadPoolExecutor) -> None:
         for name, directory in self.roots.items():
             self.catalogue.set_root(name, instance=store.instance)
+            self.catalogue.reset(name, store.reset_at(name))
+            if self.reset:
+                name_all_anew(store, name)
             self.watchers[name] = RootWatcher(
                 RootDirectory(name, str(directory), store, self.version_stats),
                 self.catalogue,
                 store,
                 executor,
                 settle_s=self.settings.settle_s,
+                max_settle_s=self.settings.max_settle_s,
                 rescan_s=self.settings.rescan_s,
                 stats=self.watch_stats,
             )
 
-    async def _announce(self, root: str, instance: str) -> None:
+    async def _announce(self, root: str, instance: str, resets: Resets) -> None:
         """Announce a root while its directory is there."""
         watcher = self.watchers[root]
         while True:
@@ -138,7 +150,10 @@ class PublisherService(Service):
                 instance=instance,
                 url=self.url,
                 on_behind=lambda path, generation: watcher.raise_generation(path.name, generation),
+                reset_of=resets.at,
+                is_coming=lambda _, name: watcher.is_coming(name),
             )
+            self._announcers[root] = announcer
             announcing = asyncio.create_task(announcer.run())
             lost = asyncio.create_task(watcher.offline.wait())
             try:
@@ -167,10 +182,13 @@ class PublisherService(Service):
 
     def _health(self) -> dict[str, Any]:
         states = {root.name: root.state for root in self.catalogue.roots.values()}
+        claims = {root: announcer.claims[root] for root, announcer in self._announcers.items()}
+        refused = {root: claim for root, claim in claims.items() if claim not in (OURS, WAITING)}
         return {
-            "status": "degraded" if "offline" in states.values() else "ok",
+            "status": "degraded" if refused or "offline" in states.values() else "ok",
             "broker": "connected" if self.bus.connected else "unreachable",
             "roots": states,
+            "refused": refused,
         }
 
 

@@ -147,6 +147,16 @@ class PublisherStore:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO roots VALUES (?, ?, ?)", (root, directory, device))
 
+    def reset_at(self, root: str) -> int:
+        """Return when a root was last reset, in milliseconds since the epoch; 0 if it never was."""
+        row = self._row("SELECT value FROM meta WHERE key = ?", (f"reset {root}",))
+        return int(row[0]) if row else 0
+
+    def set_reset_at(self, root: str, reset_at: int) -> None:
+        """Note when a root was reset."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"reset {root}", reset_at))
+
     # -- versions --------------------------------------------------------------------------------
 
     def records(self, root: str) -> dict[str, Record]:

@@ -7,6 +7,7 @@ this costs what the metadata costs; only small files are hashed whole, so that t
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,16 @@ from caterva2.publisher.scan import Found
 from caterva2.publisher.store import Record
 from caterva2.source.files import LocalFile, StatKey
 
-__all__ = ["GRANULE_S", "SMALL_BYTES", "Taken", "VersionStats", "Versions", "Wait", "quiet_in_s"]
+__all__ = [
+    "GRANULE_S",
+    "SMALL_BYTES",
+    "Taken",
+    "VersionStats",
+    "Versions",
+    "Wait",
+    "named_anew",
+    "quiet_in_s",
+]
 
 SMALL_BYTES = 1024 * 1024
 """Files up to this size are hashed whole when they are taken, in bytes."""
@@ -161,7 +171,7 @@ class Versions:
     def _named(self, head: Head, key: StatKey, content: bytes | None) -> Taken:
         path = head.path
         generation = self.next_generation(path.root, path.name, time.time_ns() // 1_000_000)
-        named = replace(head, generation=generation, etag=_etag(head, generation, self.origin))
+        named = replace(head, generation=generation, etag=_new_etag(head, generation, self.origin))
         entry = Entry(
             etag=named.etag,
             generation=generation,
@@ -176,8 +186,17 @@ class Versions:
         return Taken(Record(key, content, entry), named.encode())
 
 
-def _etag(head: Head, generation: int, origin: str) -> str:
-    hasher = blake3(f"{origin}\0{head.path}\0{generation}\0{head.size}\0".encode())
+def named_anew(record: Record, head: Head, generation: int, origin: str) -> Taken:
+    """Return a version under another name, of a later generation."""
+    named = replace(head, generation=generation, etag=_new_etag(head, generation, origin))
+    entry = replace(record.entry, generation=generation, etag=named.etag)
+    return Taken(replace(record, entry=entry), named.encode())
+
+
+def _new_etag(head: Head, generation: int, origin: str) -> str:
+    """Return a name that no version had before: a state that was restored may give a generation twice."""
+    hasher = blake3(f"{origin}\0{head.path}\0{generation}\0{head.size}\0{time.time_ns()}\0".encode())
+    hasher.update(secrets.token_bytes(DIGEST_BYTES))
     for extent in head.fixed:
         hasher.update(extent.digest)
     return hasher.hexdigest(DIGEST_BYTES)

@@ -23,10 +23,7 @@ from caterva2.publisher.pending import Pending
 from caterva2.publisher.store import PublisherStore, Record
 from caterva2.publisher.versions import Taken, Wait
 
-__all__ = ["MAX_SETTLE_S", "RootWatcher", "WatchStats"]
-
-MAX_SETTLE_S = 30.0
-"""A file that is written all the time is announced after this long, in seconds, if it can be read."""
+__all__ = ["RootWatcher", "WatchStats"]
 
 BATCH_FILES = 64
 """Files that are taken, written to the store and announced together."""
@@ -78,7 +75,7 @@ class RootWatcher:
     store : PublisherStore
     executor : Executor
         Where the directory is looked at: one job at a time.
-    settle_s, rescan_s : float
+    settle_s, max_settle_s, rescan_s : float
         As in `caterva2.config.PublisherSettings`.
 
     Attributes
@@ -90,7 +87,7 @@ class RootWatcher:
     online : asyncio.Event
         The directory is there, and was compared at least once.
     scanned : bool
-        All that was there at the start is announced, or was tried for `MAX_SETTLE_S`.
+        All that was there at the start is announced, or was tried for `max_settle_s`.
     """
 
     def __init__(
@@ -101,9 +98,9 @@ class RootWatcher:
         executor: Executor,
         *,
         settle_s: float,
+        max_settle_s: float,
         rescan_s: float,
         stats: WatchStats | None = None,
-        max_settle_s: float = MAX_SETTLE_S,
     ) -> None:
         self.root = directory.root
         self.directory = directory
@@ -139,8 +136,13 @@ class RootWatcher:
 
     def raise_generation(self, name: str, generation: int) -> None:
         """Take a dataset again, as a version of a later generation than one that others know."""
-        self.directory.generation_floors[name] = generation
+        floors = self.directory.generation_floors
+        floors[name] = max(generation, floors.get(name, 0))
         self.look(name)
+
+    def is_coming(self, name: str) -> bool:
+        """Return whether there is a file of a dataset that is to be taken."""
+        return name in self._pending
 
     async def run(self) -> None:
         """Watch until cancelled."""

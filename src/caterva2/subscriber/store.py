@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from caterva2.database import open_database
-from caterva2.model.catalogue import Catalogue, Entry, Event
+from caterva2.model.catalogue import DELETED_KEPT, Catalogue, Entry, Event
 from caterva2.model.path import parse_path
 
 __all__ = ["SubscriberStore"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE roots (
@@ -31,7 +31,15 @@ _PINS = "CREATE TABLE pins (pattern TEXT PRIMARY KEY, since REAL NOT NULL) WITHO
 
 _MODES = "ALTER TABLE follows ADD COLUMN mode TEXT NOT NULL DEFAULT 'cached';"
 
-_UPGRADES = {2: _PINS, 3: _MODES}
+_RESETS = """
+ALTER TABLE roots ADD COLUMN reset_at INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE deleted (
+    root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (root, name)
+) WITHOUT ROWID;
+CREATE INDEX deletions ON deleted (generation);
+"""
+
+_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS}
 
 
 class SubscriberStore:
@@ -49,7 +57,8 @@ class SubscriberStore:
     """
 
     def __init__(self, file: Path) -> None:
-        self._db = open_database(file, _SCHEMA + _PINS + _MODES, SCHEMA_VERSION, _UPGRADES)
+        schema = _SCHEMA + _PINS + _MODES + _RESETS
+        self._db = open_database(file, schema, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
 
     def close(self) -> None:
@@ -61,8 +70,9 @@ class SubscriberStore:
 
     def load(self, catalogue: Catalogue) -> None:
         """Fill a catalogue with what was last seen, unconfirmed."""
-        for name, url, title, instance, confirmed_at in self._db.execute("SELECT * FROM roots"):
+        for name, url, title, instance, confirmed_at, reset_at in self._db.execute("SELECT * FROM roots"):
             catalogue.set_root(name, url=url, title=title, instance=instance)
+            catalogue.reset(name, reset_at)
             catalogue.doubt(name, confirmed_at)
         for root, name, etag, generation, size, kind, mtime, shape, dtype, error in self._db.execute(
             "SELECT * FROM entries"
@@ -72,6 +82,14 @@ class SubscriberStore:
                 catalogue.doubt(root)
             extents = tuple(json.loads(shape)) if shape is not None else None
             catalogue.apply(root, name, Entry(etag, generation, size, kind, mtime, extents, dtype, error))
+        self._db.execute(
+            "DELETE FROM deleted WHERE generation <= "
+            "(SELECT generation FROM deleted ORDER BY generation DESC LIMIT 1 OFFSET ?)",
+            (DELETED_KEPT,),
+        )
+        for root, name, generation in self._db.execute("SELECT * FROM deleted ORDER BY generation"):
+            if root in catalogue.roots:
+                catalogue.root(root).deleted[name] = generation
 
     def keep(self, catalogue: Catalogue) -> None:
         """Write each difference of a catalogue from now on."""
@@ -85,19 +103,31 @@ class SubscriberStore:
         self._begin()
         self._db.execute("DELETE FROM roots")
         self._db.executemany(
-            "INSERT INTO roots VALUES (?, ?, ?, ?, ?)",
-            [(r.name, r.url, r.title, r.instance, r.confirmed_at) for r in self._catalogue.roots.values()],
+            "INSERT INTO roots VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (r.name, r.url, r.title, r.instance, r.confirmed_at, r.reset_at)
+                for r in self._catalogue.roots.values()
+            ],
         )
 
     def _on_event(self, event: Event, entry: Entry | None) -> None:
-        if event.kind in ("online", "offline"):
+        if event.kind in ("online", "offline", "reset"):
             self.write_roots()
+            if event.kind == "reset":
+                self._db.execute("DELETE FROM deleted WHERE root = ?", (event.path,))
             return
         path = parse_path(event.path)
         self._begin()
         if entry is None:
+            self._db.execute(
+                "INSERT OR REPLACE INTO deleted SELECT root, name, generation FROM entries "
+                "WHERE root = ? AND name = ?",
+                (path.root, path.name),
+            )
             self._db.execute("DELETE FROM entries WHERE root = ? AND name = ?", (path.root, path.name))
             return
+        if event.kind == "created":
+            self._db.execute("DELETE FROM deleted WHERE root = ? AND name = ?", (path.root, path.name))
         shape = json.dumps(entry.shape) if entry.shape is not None else None
         row = (path.root, path.name, entry.etag, entry.generation, entry.size, entry.kind, entry.mtime)
         self._db.execute(
