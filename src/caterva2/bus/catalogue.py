@@ -79,6 +79,7 @@ class CatalogueView:
         self._catalogue = catalogue
         self._presences: dict[str, _Presence] = {}
         self._orphans: dict[str, dict[str, Entry]] = {}
+        self._filling = False
         self._cut_off_at: float | None = time.monotonic()
         self._back_at = 0.0
         self._resync_after = 0.0
@@ -102,7 +103,10 @@ class CatalogueView:
                 self._tick()
 
     def _presence(self, root: str) -> _Presence:
-        return self._presences.setdefault(root, _Presence())
+        presence = self._presences.get(root)
+        if presence is None:
+            presence = self._presences[root] = _Presence()
+        return presence
 
     # -- what the views tell -----------------------------------------------------------------------
 
@@ -132,6 +136,7 @@ class CatalogueView:
         self._presences.pop(root, None)
 
     def _on_begin(self) -> None:
+        self._filling = True
         for presence in self._presences.values():
             presence.seen, presence.unseen = None, set()
             presence.history.clear()
@@ -139,11 +144,14 @@ class CatalogueView:
             self._presence(root).seen = set()
 
     def _on_done(self) -> None:
+        self._filling = False
         for root, presence in self._presences.items():
             if presence.seen is not None and root in self._catalogue.roots:
                 presence.unseen = self._catalogue.roots[root].entries.keys() - presence.seen
             presence.seen = None
             presence.history.clear()  # of a mixture of old and new
+            if not presence.judged:
+                self._judge(root)
 
     def _on_entry(self, change: Change) -> None:
         try:
@@ -165,6 +173,8 @@ class CatalogueView:
                 orphans[path.name] = entry
             return
         self._catalogue.apply(path.root, path.name, entry)
+        if self._filling:
+            return  # of a part of what is there nothing can be said
         if not presence.unseen:
             presence.history.append((change.revision, root.digest, len(root.entries)))
         if not presence.judged:

@@ -14,8 +14,7 @@ import random
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from nats.aio.client import Client
@@ -46,8 +45,7 @@ LAST_PAUSE_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a key has become.
 
     Attributes

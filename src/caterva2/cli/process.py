@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 
-__all__ = ["allow_many_files", "return_memory_soon"]
+__all__ = ["allow_many_files", "freeze_modules", "return_memory_soon"]
 
 OPEN_FILES = 8192
 """Files and connections that a service may have open; many systems allow 1024 unless asked."""
@@ -44,3 +45,11 @@ def return_memory_soon() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES)
         libc.mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def freeze_modules() -> None:
+    """Let Python look for reference cycles no more among what is there by now: the modules.
+
+    Filling a catalogue makes many objects, which makes it look often, each time at all there are.
+    """
+    gc.freeze()

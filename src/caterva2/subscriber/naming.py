@@ -19,6 +19,8 @@ def is_glob(pattern: str) -> bool:
 
 def matching(catalogue: Catalogue, patterns: Sequence[str]) -> list[DatasetPath]:
     """Return the datasets that some patterns name, sorted."""
+    if not patterns:
+        return []
     return sorted(
         DatasetPath(root.name, name)
         for root in catalogue.roots.values()

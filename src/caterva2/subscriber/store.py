@@ -9,7 +9,6 @@ from pathlib import Path
 
 from caterva2.database import open_database
 from caterva2.model.catalogue import Catalogue, Entry, Event
-from caterva2.model.path import parse_path
 
 __all__ = ["SubscriberStore"]
 
@@ -49,6 +48,7 @@ class SubscriberStore:
     def __init__(self, file: Path) -> None:
         self._db = open_database(file, _SCHEMA + _PINS, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
+        self._changed: dict[tuple[str, str], Entry | None] = {}
 
     def close(self) -> None:
         """Write what is open and close the database."""
@@ -91,17 +91,9 @@ class SubscriberStore:
         if event.kind in ("online", "offline"):
             self.write_roots()
             return
-        path = parse_path(event.path)
         self._begin()
-        if entry is None:
-            self._db.execute("DELETE FROM entries WHERE root = ? AND name = ?", (path.root, path.name))
-            return
-        shape = json.dumps(entry.shape) if entry.shape is not None else None
-        row = (path.root, path.name, entry.etag, entry.generation, entry.size, entry.kind, entry.mtime)
-        self._db.execute(
-            "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, shape, entry.dtype, entry.error),
-        )
+        root, _, name = event.path.partition("/")
+        self._changed[root, name] = entry
 
     def _begin(self) -> None:
         if not self._db.in_transaction:
@@ -110,6 +102,15 @@ class SubscriberStore:
 
     def _commit(self) -> None:
         if self._db.in_transaction:
+            changed, self._changed = self._changed, {}
+            self._db.executemany(
+                "DELETE FROM entries WHERE root = ? AND name = ?",
+                [key for key, entry in changed.items() if entry is None],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_row(key, entry) for key, entry in changed.items() if entry is not None],
+            )
             self._db.execute("COMMIT")
 
     # -- follows ---------------------------------------------------------------------------------
@@ -139,3 +140,9 @@ class SubscriberStore:
     def unpin(self, pattern: str) -> bool:
         """Remove a pattern; returns whether it was there."""
         return self._db.execute("DELETE FROM pins WHERE pattern = ?", (pattern,)).rowcount > 0
+
+
+def _row(key: tuple[str, str], entry: Entry) -> tuple[str | int | float | None, ...]:
+    shape = None if entry.shape is None else json.dumps(entry.shape)
+    described = (entry.etag, entry.generation, entry.size, entry.kind, entry.mtime, shape)
+    return (*key, *described, entry.dtype, entry.error)
