@@ -272,7 +272,7 @@ class CatalogueView:
                 heard_at = presence.beat_at if self._beats(root, presence) else 0.0
                 if now - max(heard_at, self._back_at) > ALIVE_TTL_S:
                     self._catalogue.set_state(name, "offline")
-            elif now - self._cut_off_at > GRACE_S:
+            elif now - max(self._cut_off_at, presence.beat_at) > GRACE_S:
                 self._catalogue.set_state(name, "unknown")
 
     def _beats(self, root: Root, presence: _Presence) -> bool:

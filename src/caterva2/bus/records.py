@@ -124,7 +124,7 @@ def decode_entry(value: bytes) -> Entry:
     """
     raw = _load(value)
     mtime = raw.get("mtime")
-    if type(mtime) not in (int, float) or not math.isfinite(mtime):
+    if isinstance(mtime, bool) or not isinstance(mtime, int | float) or not math.isfinite(mtime):
         raise Corrupt(f"mtime is {mtime!r}")
     etag = _text(raw, "etag")
     if not etag:
