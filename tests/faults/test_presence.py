@@ -1,4 +1,4 @@
-"""Publishers that die, stop or hang, and subscribers that are cut off: what is said of a root, and how soon."""
+"""Publishers that die, stop or hang, subscribers that are cut off: what is said of a root, and how soon."""
 
 from __future__ import annotations
 
