@@ -139,7 +139,7 @@ class PublisherSettings(ServiceSettings):
     settle_s : float
         A file is taken when it has not been written for this long.
     rescan_s : float
-        Pause between full scans of the directories, for file systems that send no events.
+        Least pause between full scans of the directories, for file systems that send no events.
     answer_limit_bytes : int
         Largest slice that is made, decoded.
     """

@@ -14,6 +14,7 @@ from caterva2.model.path import Kind
 
 __all__ = ["Claim", "Heartbeat", "decode_entry", "encode_entry"]
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
@@ -158,9 +159,8 @@ def _kind(raw: Mapping[str, Any]) -> Kind:
 
 
 def _dump(members: Mapping[str, Any]) -> bytes:
-    return json.dumps(members, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        errors="backslashreplace"  # a lone surrogate of a message must not stop an announcement
-    )
+    # a lone surrogate of a message must not stop an announcement
+    return _ENCODER.encode(members).encode(errors="backslashreplace")
 
 
 def _load(value: bytes) -> dict[str, Any]:
