@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from caterva2.cache.batches import between, first_done, in_batches, joined
+from caterva2.cache.batches import between, joined
+from caterva2.cache.earlier import Earlier
 from caterva2.cache.eviction import ORDINARY
+from caterva2.cache.filling import Filling
 from caterva2.cache.flight import Flights
 from caterva2.cache.fsck import Checked, check_version
 from caterva2.cache.layout import Layout
@@ -26,14 +28,6 @@ __all__ = ["CachedSource"]
 
 STREAM_BATCH_BYTES = 4 * 1024 * 1024
 """A stream holds about twice this in memory: the batch being sent and the next."""
-
-FILL_BATCH_BYTES = 8 * 1024 * 1024
-PREPARE_BATCH_BYTES = 2 * 1024 * 1024
-FILL_BATCHES = 3
-"""Batches under way, of what is fetched to be kept."""
-
-UNKEPT_S = 10.0
-"""When what was fetched to be kept could not be, nothing more is fetched that way for so long, in seconds."""
 
 CATCH_UP_S = 1.0
 """How long to wait for news of a version that the origin has but we have not heard of yet, in seconds."""
@@ -80,7 +74,6 @@ class CachedSource:
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
     ) -> None:
         self.stats = CacheStats()
-        self._unkept_until = 0.0
         self._current = current
         self._origin = origin
         self._store = Store(
@@ -92,7 +85,9 @@ class CachedSource:
             executor=executor,
             stats=self.stats,
         )
+        self._earlier = Earlier(self._store)
         self._layout = Layout(self)
+        self._filling = Filling(self._store, self, self._layout, self._earlier)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
         self._extents: Flights[_Key, bytes] = Flights()
@@ -111,6 +106,7 @@ class CachedSource:
         """End the fetches under way and close all files. What is here stays."""
         for flights in (self._heads, self._pages, self._extents):
             await flights.close()
+        await self._earlier.close()
         await self._store.close()
 
     # -- the contract ----------------------------------------------------------------------------
@@ -144,7 +140,7 @@ class CachedSource:
         version = self._store.find(path, etag)
         if version is None or version.doomed:
             return None
-        self._retire(path, etag)
+        self._supersede(version)
         head = self._store.head(version)
         if head is None:  # damaged on disk
             self._store.remove([version], forget=True)
@@ -155,8 +151,7 @@ class CachedSource:
             head = await self._origin(path).head(path, etag)
             if head.etag != etag:
                 raise Changed(str(path), etag, head.etag)
-            await self._store.add(head)
-            self._retire(path, etag)
+            self._supersede(await self._store.add(head))
             return dict.fromkeys(keys, head)
 
         key = (str(path), etag)
@@ -171,13 +166,18 @@ class CachedSource:
             await asyncio.sleep(0.02)
         return now
 
-    def _retire(self, path: DatasetPath, etag: str) -> None:
-        """Remove the versions of a dataset that are not current any more."""
-        versions = self._store.all_of(path)
-        if len(versions) > 1 and self._is_current(path, etag):
-            self._store.remove([version for version in versions if version.etag != etag], forget=False)
+    def _supersede(self, version: Version) -> None:
+        """Note that a version is the current one, if it is."""
+        alone = not version.superseded and len(self._store.all_of(version.path)) == 1
+        if not alone and self._is_current(version.path, version.etag):
+            self._store.supersede(version)
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self,
+        head: Head,
+        numbers: Sequence[int],
+        known: Mapping[int, Page] | None = None,  # noqa: ARG002  # nothing is moved
+    ) -> list[Page]:
         """Return pages of a version's manifest; see `Source.pages`.
 
         Raises
@@ -200,7 +200,9 @@ class CachedSource:
         async def fetch(keys: list[_Key]) -> dict[_Key, Page]:
             with self._store.using(version):
                 self._check_current(head)
-                pages = await self._origin(head.path).pages(head, [number for _, number in keys])
+                wanted = [number for _, number in keys]
+                known = self._earlier.pages(version, head, wanted)
+                pages = await self._origin(head.path).pages(head, wanted, known)
                 await self._store.add_pages(version, pages)
                 return dict(zip(keys, pages, strict=True))
 
@@ -237,9 +239,13 @@ class CachedSource:
             with self._store.using(version):
                 self._check_current(head)
                 wanted = [by_number[number] for _, number in keys]
-                pieces = await self._origin(head.path).read(head, wanted)
-                await self._store.write(version, list(zip(wanted, pieces, strict=True)))
-                return dict(zip(keys, pieces, strict=True))
+                pieces = await self._earlier.take(version, wanted)
+                missing = [extent for extent in wanted if extent.number not in pieces]
+                if missing:
+                    got = await self._origin(head.path).read(head, missing)
+                    await self._store.write(version, list(zip(missing, got, strict=True)))
+                    pieces |= {extent.number: piece for extent, piece in zip(missing, got, strict=True)}
+                return {key: pieces[key[1]] for key in keys}
 
         def concerns(error: Exception, key: _Key) -> bool:
             return not isinstance(error, IntegrityError) or error.offset == by_number[key[1]].offset
@@ -322,6 +328,11 @@ class CachedSource:
         return self._store.manifest_bytes
 
     @property
+    def contents_bytes(self) -> int:
+        """What the digests of earlier versions take in memory."""
+        return self._earlier.nbytes
+
+    @property
     def open_mirrors(self) -> int:
         """How many mirrors have their files open."""
         return self._store.open_mirrors
@@ -372,18 +383,45 @@ class CachedSource:
         self._store.remove(versions, forget=True)
         return nbytes
 
-    async def fill(self, head: Head) -> None:
+    async def fill(self, head: Head) -> bool:
         """Fetch all of a version that is not here, and check what is from before the start.
 
-        It can be cancelled and goes on where it was. It ends early when there is no room.
+        It can be cancelled and goes on where it was.
+
+        Returns
+        -------
+        bool
+            False if it ended early because there is no room.
 
         Raises
         ------
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
-        version = await self._version(head)
-        with self._store.using(version, whole=True):
-            await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
+        return await self._filling.fill(head, await self._version(head))
+
+    async def refresh(self, path: DatasetPath, *, full: bool = False) -> bool:
+        """Have of the current version what was here of earlier ones, and let these go.
+
+        Only what changed is fetched; see `caterva2.cache.earlier`. If all was here, all is. It can be
+        cancelled and goes on where it was.
+
+        Parameters
+        ----------
+        path : DatasetPath
+        full : bool
+            Have all of it, whatever was here.
+
+        Returns
+        -------
+        bool
+            False if it ended early because there is no room.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+        """
+        head = await self.head(path)
+        return await self._filling.refresh(head, await self._version(head), full=full)
 
     async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
         """Fetch what of extents is not here, some at a time; see `Source.prepare`.
@@ -392,32 +430,4 @@ class CachedSource:
         ------
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
-        version = await self._version(head)
-        if version.complete or time.monotonic() < self._unkept_until:
-            return
-        with self._store.using(version):
-            if not await self._fill(head, version, in_batches(groups, PREPARE_BATCH_BYTES)):
-                self._unkept_until = time.monotonic() + UNKEPT_S
-
-    async def _fill(self, head: Head, version: Version, batches: AsyncGenerator[Sequence[Extent]]) -> bool:
-        """Fetch what of batches is not here; returns whether it could be kept, and stops where not."""
-        under_way: set[asyncio.Task[list[bytes]]] = set()
-        passed_through = self.stats.passed_through
-        try:
-            async for batch in batches:
-                missing = self._store.unverified(version, batch)
-                if not missing:
-                    continue
-                under_way.add(asyncio.create_task(self.read(head, missing)))
-                if len(under_way) == FILL_BATCHES:
-                    under_way = await first_done(under_way)
-                if self.stats.passed_through > passed_through:
-                    break
-            while under_way:
-                under_way = await first_done(under_way)
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
-            await batches.aclose()
-        return self.stats.passed_through == passed_through
+        await self._filling.prepare(head, await self._version(head), groups)

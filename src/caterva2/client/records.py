@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from caterva2.model.pattern import FollowMode
+
 __all__ = ["CacheCheck", "Cached", "Download", "Event", "Followed", "RootInfo", "Row"]
 
 
@@ -97,6 +99,8 @@ class Followed:
         Of the file and of what is cached of it, in bytes.
     complete : bool
         All of it is cached.
+    mode : str
+        What is refreshed at once when it changes: ``meta``, ``cached`` or ``full``; see `Client.follow`.
     freshness : str
         ``fresh``: confirmed to be current; ``unverified``: the subscriber is cut off from the publisher.
     age_s : float or None
@@ -108,6 +112,7 @@ class Followed:
     size: int
     cached_bytes: int
     complete: bool
+    mode: FollowMode
     freshness: Literal["fresh", "unverified"]
     age_s: float | None
 
@@ -222,12 +227,12 @@ class Event:
     Attributes
     ----------
     id : str or None
-        What to resume from.
+        What to resume from: the next stream's ``since``.
     kind : str
-        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: events
-        were missed, so look at the listing again.
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``missed``: events
+        were, so look at the listing again. Newer services may have further ones: ignore what you do not know.
     path : str
-        ``root/dir/name``, or a root; for ``reset`` the pattern that was asked for.
+        ``root/dir/name``, or a root; for ``missed`` the pattern that was asked for.
     time : float
         When it was seen, in seconds since the epoch.
     etag : str or None
