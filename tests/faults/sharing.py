@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from caterva2.state import process_exists
 from caterva2.testing.waiting import wait_until
 
 from ..conftest import Site
@@ -53,6 +54,12 @@ class Sharing:
             "publisher", "foo", str(self.root), "--listen", "127.0.0.1:0", "--state", state
         )
         self.publisher.url("publisher")
+
+    def kill_broker(self) -> None:
+        """Kill the broker, and wait for its child to end too: until then that has its store open."""
+        child = self.nats
+        self.broker.kill()
+        wait_until(lambda: not process_exists(child))
 
     def start_broker(self) -> None:
         """Start the broker where it was."""

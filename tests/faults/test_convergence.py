@@ -39,7 +39,7 @@ def nats_killed(sharing: Sharing) -> None:
 
 
 def broker_killed(sharing: Sharing) -> None:
-    sharing.broker.kill()
+    sharing.kill_broker()
     sharing.change()
     wait_until(sharing.is_doubted)
     sharing.start_broker()
@@ -78,7 +78,7 @@ def both_stopped(sharing: Sharing) -> None:
 
 
 def store_wiped(sharing: Sharing) -> None:
-    sharing.broker.kill()
+    sharing.kill_broker()
     shutil.rmtree(sharing.store)
     sharing.change()
     sharing.start_broker()
@@ -91,7 +91,7 @@ def store_rolled_back(sharing: Sharing) -> None:
     sharing.start_broker()
     sharing.change(5)
     wait_until(lambda: sharing.is_equal(sharing.url))
-    sharing.broker.kill()
+    sharing.kill_broker()
     shutil.rmtree(sharing.store)
     older.rename(sharing.store)
     sharing.change()
@@ -107,15 +107,17 @@ def store_rolled_back_and_written_past(sharing: Sharing) -> None:
     sharing.change(3)
     wait_until(lambda: sharing.is_equal(sharing.url))
     os.kill(sharing.subscriber.popen.pid, signal.SIGSTOP)
-    sharing.broker.kill()
-    shutil.rmtree(sharing.store)
-    older.rename(sharing.store)
-    sharing.start_broker()
-    broker = sharing.broker.url("broker")
-    for _ in range(4):
-        sharing.change(5)
-        wait_until(lambda: sharing.is_equal(broker))
-    os.kill(sharing.subscriber.popen.pid, signal.SIGCONT)
+    try:
+        sharing.kill_broker()
+        shutil.rmtree(sharing.store)
+        older.rename(sharing.store)
+        sharing.start_broker()
+        broker = sharing.broker.url("broker")
+        for _ in range(4):
+            sharing.change(5)
+            wait_until(lambda: sharing.is_equal(broker))
+    finally:
+        os.kill(sharing.subscriber.popen.pid, signal.SIGCONT)
 
 
 def publisher_stopped(sharing: Sharing) -> None:

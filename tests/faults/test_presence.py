@@ -70,7 +70,7 @@ def hang(sharing: Sharing) -> Callable[[], None]:
 
 
 def kill(sharing: Sharing) -> Callable[[], None]:
-    sharing.broker.kill()
+    sharing.kill_broker()
     return sharing.start_broker
 
 
