@@ -142,7 +142,7 @@ class PublisherSettings(ServiceSettings):
         A file that is written all the time is taken after this long, and again each time it has passed, as
         soon as it can be read as its kind.
     rescan_s : float
-        Pause between full scans of the directories, for file systems that send no events.
+        Least pause between full scans of the directories, for file systems that send no events.
     answer_limit_bytes : int
         Largest slice that is made, decoded.
     """

@@ -167,3 +167,30 @@ async def test_many_changes_while_it_reads(bus, write, follow, eventually):
             await asyncio.gather(*(put(client, n) for n in range(start, start + 200)))
     expected = {f"foo.k{n % 200}": b"%d" % n for n in range(1800, 2000)}
     await eventually(lambda: view.synced and mirror.values == expected)
+
+
+async def test_store_of_an_earlier_time_that_was_written_to_is_noticed(
+    tmp_path, server, bus, write, spawn, eventually
+):
+    mirror = Mirror()
+    view = View(bus, DATA, ">", mirror)
+    stop = spawn(view.run())
+    await write(foo__a=b"1")
+    await eventually(lambda: view.synced)
+    await server.__aexit__()
+    shutil.copytree(tmp_path / "nats" / "store", tmp_path / "backup")
+    await server.__aenter__()
+    await write(foo__a=b"2", foo__b=b"3", foo__c=b"4")
+    await eventually(lambda: mirror.values == {"foo.a": b"2", "foo.b": b"3", "foo.c": b"4"})
+    await stop()
+    revision = view.revision
+    await server.__aexit__()
+    shutil.rmtree(tmp_path / "nats" / "store")
+    shutil.move(tmp_path / "backup", tmp_path / "nats" / "store")
+    await server.__aenter__()
+    await write(foo__d=b"5", foo__e=b"6", foo__f=b"7", foo__g=b"8", foo__c=b"9")
+    spawn(view.run())
+    expected = {"foo.a": b"1", "foo.d": b"5", "foo.e": b"6", "foo.f": b"7", "foo.g": b"8", "foo.c": b"9"}
+    await eventually(lambda: view.synced and mirror.values == expected)
+    assert view.revision > revision
+    assert view.resyncs == 2

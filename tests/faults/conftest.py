@@ -81,6 +81,15 @@ def ask() -> Iterator[Asker]:
     asker.close()
 
 
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:  # Any: a Sharing, which imports this
+    """A broker, a publisher and a subscriber, for all tests of a module."""
+    from .sharing import running
+
+    with running(tmp_path_factory.mktemp("sharing")) as sharing:
+        yield sharing
+
+
 @pytest.fixture
 def arrays() -> dict[str, np.ndarray]:
     """Arrays of about 600 kB that hardly compress, by name."""

@@ -82,6 +82,7 @@ class CatalogueView:
         self._catalogue = catalogue
         self._presences: dict[str, _Presence] = {}
         self._orphans: dict[str, dict[str, Entry]] = {}
+        self._filling = False
         self._cut_off_at: float | None = time.monotonic()
         self._back_at = 0.0
         self._resync_after = 0.0
@@ -105,7 +106,10 @@ class CatalogueView:
                 self._tick()
 
     def _presence(self, root: str) -> _Presence:
-        return self._presences.setdefault(root, _Presence())
+        presence = self._presences.get(root)
+        if presence is None:
+            presence = self._presences[root] = _Presence()
+        return presence
 
     # -- what the views tell -----------------------------------------------------------------------
 
@@ -135,6 +139,7 @@ class CatalogueView:
         self._presences.pop(root, None)
 
     def _on_begin(self) -> None:
+        self._filling = True
         for presence in self._presences.values():
             presence.seen, presence.unseen = None, set()
             presence.history.clear()
@@ -143,11 +148,14 @@ class CatalogueView:
             self._catalogue.look_again(root)
 
     def _on_done(self) -> None:
+        self._filling = False
         for root, presence in self._presences.items():
             if presence.seen is not None and root in self._catalogue.roots:
                 presence.unseen = self._catalogue.roots[root].entries.keys() - presence.seen
             presence.seen = None
             presence.history.clear()  # of a mixture of old and new
+            if not presence.judged:
+                self._judge(root)
 
     def _on_entry(self, change: Change) -> None:
         try:
@@ -169,6 +177,8 @@ class CatalogueView:
                 orphans[path.name] = entry
             return
         self._catalogue.apply(path.root, path.name, entry)
+        if self._filling:
+            return  # of a part of what is there nothing can be said
         if not presence.unseen:
             presence.history.append((change.revision, root.digest, len(root.entries)))
         if not presence.judged:
@@ -288,7 +298,7 @@ class CatalogueView:
                 heard_at = presence.beat_at if self._beats(root, presence) else 0.0
                 if now - max(heard_at, self._back_at) > ALIVE_TTL_S:
                     self._catalogue.set_state(name, "offline")
-            elif now - self._cut_off_at > GRACE_S:
+            elif now - max(self._cut_off_at, presence.beat_at) > GRACE_S:
                 self._catalogue.set_state(name, "unknown")
 
     def _beats(self, root: Root, presence: _Presence) -> bool:

@@ -8,6 +8,7 @@ Keys may have ``-/_=.A-Za-z0-9``, and ``.`` separates their tokens. Every other 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from caterva2.errors import InvalidPath
 from caterva2.model.path import DatasetPath, check_root, parse_path
@@ -15,7 +16,10 @@ from caterva2.model.path import DatasetPath, check_root, parse_path
 __all__ = ["data_key", "parse_data_key", "parse_root_key", "root_filter", "root_key"]
 
 _UNSAFE = re.compile(rb"[^-/_A-Za-z0-9]")
-_ESCAPE = re.compile(rb"=([0-9A-F]{2})")
+_TOKEN = re.compile(
+    # of what is escaped, only what has to be: there is one way to write a name
+    r"(?:[-/_A-Za-z0-9]+|=(?:[018-9A-F][0-9A-F]|2[0-CE]|3[A-F]|40|5[B-E]|60|7[B-F]))*\Z"
+)
 
 
 def _encode(text: str) -> str:
@@ -23,10 +27,16 @@ def _encode(text: str) -> str:
 
 
 def _decode(token: str) -> str:
-    text = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), token.encode()).decode()
-    if _encode(text) != token:
+    if not _TOKEN.match(token):
         raise ValueError("not the one way to write it")
-    return text
+    first, *escaped = token.split("=")
+    rest = [bytes.fromhex(part[:2]) + part[2:].encode() for part in escaped]
+    return b"".join([first.encode(), *rest]).decode()
+
+
+@lru_cache(maxsize=1024)
+def _decode_root(token: str) -> str:
+    return check_root(_decode(token))
 
 
 def root_key(root: str) -> str:
@@ -53,7 +63,7 @@ def parse_root_key(key: str) -> str:
         If it is not the key of a root.
     """
     try:
-        return check_root(_decode(key))
+        return _decode_root(key)
     except ValueError as error:
         raise InvalidPath(f"{key!r} is not the key of a root: {error}") from error
 
@@ -68,6 +78,6 @@ def parse_data_key(key: str) -> DatasetPath:
     """
     root, _, name = key.partition(".")
     try:
-        return parse_path(f"{check_root(_decode(root))}/{_decode(name)}")
+        return parse_path(f"{_decode_root(root)}/{_decode(name)}")
     except ValueError as error:
         raise InvalidPath(f"{key!r} is not the key of a dataset: {error}") from error

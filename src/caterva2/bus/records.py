@@ -14,7 +14,8 @@ from caterva2.model.path import Kind
 
 __all__ = ["Claim", "Heartbeat", "decode_entry", "encode_entry"]
 
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,44 +133,48 @@ def decode_entry(value: bytes) -> Entry:
         If it is not one.
     """
     raw = _load(value)
-    mtime, shape = raw.get("mtime"), raw.get("shape")
+    mtime = raw.get("mtime")
     if isinstance(mtime, bool) or not isinstance(mtime, int | float) or not math.isfinite(mtime):
         raise Corrupt(f"mtime is {mtime!r}")
-    if shape is not None:
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise Corrupt(f"shape is {shape!r}")
-        shape = tuple(shape)
     etag = _text(raw, "etag")
     if not etag:
         raise Corrupt("etag is empty")
     return Entry(
-        etag=etag,
-        generation=_count(raw, "generation"),
-        size=_count(raw, "size"),
-        kind=_kind(raw),
-        mtime=float(mtime),
-        shape=shape,
-        dtype=None if raw.get("dtype") is None else _text(raw, "dtype"),
-        error=None if raw.get("error") is None else _text(raw, "error"),
+        etag,
+        _count(raw, "generation"),
+        _count(raw, "size"),
+        _kind(raw),
+        float(mtime),
+        None if raw.get("shape") is None else _shape(raw["shape"]),
+        None if raw.get("dtype") is None else _text(raw, "dtype"),
+        None if raw.get("error") is None else _text(raw, "error"),
     )
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise Corrupt(f"shape is {value!r}")
+    for length in value:
+        if type(length) is not int or length < 0:
+            raise Corrupt(f"shape is {value!r}")
+    return tuple(value)
 
 
 def _kind(raw: Mapping[str, Any]) -> Kind:
-    for kind in _KINDS:
-        if raw.get("kind") == kind:
-            return kind
-    raise Corrupt(f"kind is {raw.get('kind')!r}")
+    kind = _KINDS.get(_text(raw, "kind"))
+    if kind is None:
+        raise Corrupt(f"kind is {raw.get('kind')!r}")
+    return kind
 
 
 def _dump(members: Mapping[str, Any]) -> bytes:
-    return json.dumps(members, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        errors="backslashreplace"  # a lone surrogate of a message must not stop an announcement
-    )
+    # a lone surrogate of a message must not stop an announcement
+    return _ENCODER.encode(members).encode(errors="backslashreplace")
 
 
 def _load(value: bytes) -> dict[str, Any]:
     try:
-        raw = json.loads(value)
+        raw = json.loads(value.decode())
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"not JSON: {error}") from error
     if not isinstance(raw, dict):

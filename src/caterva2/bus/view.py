@@ -3,7 +3,8 @@
 The client's own watch does not see that a store was rolled back, wiped or made anew. A `View` uses a named
 consumer of its own: every message has the consumer's number, so a gap shows; while nothing happens the server
 sends the number reached, so that a missing last message and a dead server show. After an interruption it
-resumes behind the last revision seen, unless that makes no sense any more: then it reads all again.
+resumes with the last messages seen, unless they are others by now or their numbers make no sense any more:
+then it reads all again.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import random
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from nats.aio.client import Client
@@ -40,14 +40,16 @@ IDLE_S = 30.0
 BATCH = 500
 """Most messages taken in before others get a turn on the event loop."""
 
+TOLD = 100
+"""How many messages come again when a view resumes: that they are the same shows that the store is."""
+
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 2.0
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a key has become.
 
     Attributes
@@ -119,6 +121,8 @@ class View:
         self._doubted = False
         self._begun = False  # told `begin`, and not `done` yet
         self._heard_at = 0.0
+        self._told: deque[tuple[int, str]] = deque(maxlen=TOLD)  # revisions and times of the last messages
+        self._resumed_at = 0
         self.synced = False
         self.epoch = ""
         self.revision = 0
@@ -179,7 +183,7 @@ class View:
                 deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT
                 if full
                 else api.DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=None if full else self.revision + 1,
+                opt_start_seq=None if full else self._told[0][0] if self._told else self.revision + 1,
             )
             delivered = consumer.delivered.consumer_seq if consumer.delivered else 0
             await self._read(client, last, empty=not consumer.num_pending and not delivered)
@@ -204,9 +208,12 @@ class View:
         self._heard_at = time.monotonic()
         if not full:
             self.resumes += 1
+            self._resumed_at = self.revision
             return False
         self.resyncs += 1
         self.epoch, self.revision, self._begun = epoch, 0, True
+        self._resumed_at = 0
+        self._told.clear()
         self._follower.begin()
         return True
 
@@ -261,10 +268,16 @@ class View:
         revision, position, pending = int(fixed[5]), int(fixed[6]), int(fixed[8])
         if position != number:
             raise _Doubt(f"message {position} came in place of {number}")
-        gone = gone_of(message.headers)
-        key = message.subject[len(self._prefix) :]
-        self._follower.change(Change(key, None if gone else message.data, revision, gone))
-        self.revision = max(self.revision, revision)
+        told = revision, fixed[7]
+        if revision > self._resumed_at:
+            self._told.append(told)
+            gone = gone_of(message.headers)
+            key = message.subject[len(self._prefix) :]
+            self._follower.change(Change(key, None if gone else message.data, revision, gone))
+            self.revision = max(self.revision, revision)
+        elif told not in self._told:
+            self.resync("the store was rolled back and written to")
+            return
         if not pending and not self.synced:
             self._caught_up(last)
 

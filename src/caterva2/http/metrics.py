@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from caterva2.http.connection import MAX_CONNECTIONS
 from caterva2.http.events import EventStreams
 from caterva2.http.server import Server
-from caterva2.model.catalogue import Catalogue
+from caterva2.model.catalogue import Catalogue, EventKind
 from caterva2.source.budget import Budget
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Metrics:
         prefix = f"caterva2_{self._service}"
         self._registry.register(_CatalogueSize(prefix, catalogue))
         events = Counter(f"{prefix}_events", "Differences seen", ["kind"], registry=self._registry)
-        catalogue.listen(lambda event, _: events.labels(event.kind).inc())
+        by_kind = {kind: events.labels(kind) for kind in get_args(EventKind)}
+        catalogue.listen(lambda event, _: by_kind[event.kind].inc())
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text form."""

@@ -17,6 +17,8 @@ MAX_PATH_BYTES = 1024
 """Longest name of a dataset, in UTF-8 bytes: it must fit a subject of the bus once it is encoded."""
 
 _ROOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+_PART_OF_NO_NAME = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
 _KINDS: dict[str, Kind] = {".b2nd": "array", ".b2frame": "frame", ".b2": "frame"}
 
 
@@ -77,12 +79,12 @@ def parse_path(text: str, *, allow_root: bool = False) -> DatasetPath:
         raise InvalidPath(f"{text!r} is not valid Unicode") from error
     if len(encoded) > MAX_PATH_BYTES:
         raise InvalidPath(f"a path of {len(encoded)} bytes is too long, the limit is {MAX_PATH_BYTES}")
-    if any(ord(char) < 32 or ord(char) == 127 for char in text) or "\\" in text:
+    if _FORBIDDEN.search(text):
         raise InvalidPath(f"{text!r} has a control character or a backslash")
     root, _, name = text.partition("/")
     if not name and allow_root:
         return DatasetPath(check_root(root), "")
-    if any(part in ("", ".", "..") for part in name.split("/")):
+    if _PART_OF_NO_NAME.search(name):
         raise InvalidPath(f"{text!r} is not a dataset: write root/dir/name, without empty parts, '.' or '..'")
     return DatasetPath(check_root(root), name)
 

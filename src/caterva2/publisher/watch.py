@@ -25,8 +25,9 @@ from caterva2.publisher.versions import Taken, Wait
 
 __all__ = ["RootWatcher", "WatchStats"]
 
-BATCH_FILES = 64
-"""Files that are taken, written to the store and announced together."""
+BATCH_FILES = 500
+"""Most files that are taken, written to the store and announced together: with fewer, the thread that takes
+them and the event loop wait for each other while many are announced."""
 
 MAX_NAMES = 2000
 """More names than this to look at are looked at by looking at all."""
@@ -36,6 +37,9 @@ BEAT_S = 2.0
 
 FAILED_PAUSE_S = 5.0
 """Pause after the state could not be written (a full disk), in seconds."""
+
+RESCAN_PACE = 100
+"""All is looked at again no sooner than after this many times what that took: at most 1 % of the time."""
 
 NO_EVENTS_PACE = 10
 """Without events all is looked at again after this many times what that took."""
@@ -203,7 +207,7 @@ class RootWatcher:
         self._unclean = not self._pending.next_due() and await self._thread(self._store.clean)
 
     async def _compare(self, names: set[str] | None) -> None:
-        began = time.perf_counter()
+        began_at, began = self._loop.time(), time.perf_counter()
         difference = await self._thread(self.directory.compare, self.records, names)
         took = time.perf_counter() - began
         self.stats.scan_seconds += took
@@ -215,7 +219,8 @@ class RootWatcher:
             self.stats.looks += 1
         await self._note(difference, names)
         if names is None:
-            self._next_scan = self._loop.time() + self._rescan_s
+            now = self._loop.time()
+            self._next_scan = now + max(self._rescan_s, RESCAN_PACE * (now - began_at))
             self._set_online()
         await self._watch(difference.scan.directories, whole=names is None)
 

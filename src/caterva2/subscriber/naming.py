@@ -14,6 +14,8 @@ __all__ = ["matching", "named"]
 
 def matching(catalogue: Catalogue, patterns: Sequence[str]) -> list[DatasetPath]:
     """Return the datasets that some patterns name, sorted."""
+    if not patterns:
+        return []
     return sorted(
         DatasetPath(root.name, name)
         for root in catalogue.roots.values()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from caterva2.errors import Unsupported
 from caterva2.frame.write import write_array, write_frame, write_slabs, write_tiles
 
-__all__ = ["write_climate", "write_example", "write_large", "write_many"]
+__all__ = ["write_climate", "write_example", "write_large", "write_many", "write_small"]
 
 _FIELDS = {
     # file of iris-sample-data: variable, chunks, blocks
@@ -103,6 +103,26 @@ def write_many(
     for values in tiles.reshape(TILES, -1):  # what is zero takes no room
         values[random.integers(1, len(values)) :] = 0
     return write_tiles(file, tiles, random.integers(0, TILES, counts))
+
+
+def write_small(directory: Path, count: int, *, per_directory: int = 1000) -> Path:
+    """Write many small arrays: uint8, 8 x 8, each another, as ``000/000000.b2nd`` and so on.
+
+    They are copies of one file in which the first row is the number of the array: 100,000 take some seconds.
+    """
+    values = np.random.default_rng(2026).integers(0, 256, (8, 8), np.uint8)
+    directory.mkdir(parents=True, exist_ok=True)
+    template = write_array(directory / "template.b2nd", values)
+    data = bytearray(template.read_bytes())
+    template.unlink()
+    at = data.index(values.tobytes())  # noise is stored as it is
+    for number in range(count):
+        below = directory / f"{number // per_directory:03}"
+        if not number % per_directory:
+            below.mkdir()
+        data[at : at + 8] = number.to_bytes(8, "little")
+        (below / f"{number:06}.b2nd").write_bytes(data)
+    return directory
 
 
 def write_example(directory: Path) -> Path:
