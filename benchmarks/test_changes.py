@@ -119,6 +119,7 @@ def latencies(site: Site, change: Callable[[int], None]) -> tuple[list[float], l
                 seen_at, heard_at = heard(stream, "foo/x.b2nd")
                 known.append(seen_at - settled)
                 told.append(heard_at - settled)
+        assert next(stream, None) is None  # it lets go of its connection
     return known, told
 
 
