@@ -131,14 +131,16 @@ class TestOneFetch:
 
 
 class TestVersions:
-    async def test_the_new_one_is_served_and_the_old_removed(
+    async def test_the_new_one_is_served_and_the_old_removed_once_it_is_complete(
         self, cached, origin, path, data, mirror_files, until
     ):
         await read_all(cached, path)
         old = await cached.head(path)
         new = origin.publish(path, data[::-1])
         assert (await cached.head(path)).etag == new.etag
+        assert (await cached.head(path, old.etag)).etag == old.etag
         assert await read_all(cached, path) == data[::-1]
+        await until(lambda: cached.state(path).complete)
         with pytest.raises(Changed):
             await cached.head(path, old.etag)
         await until(lambda: len(mirror_files()) == 2)

@@ -108,6 +108,20 @@ async def test_manifests(running) -> None:
     assert (await running.get("/api/manifest/foo/dir/a.b2nd", headers=same))[0] == 304
 
 
+async def test_pages_that_are_known(running) -> None:
+    manifest = "/api/manifest/foo/dir/a.b2nd"
+    head = Head.decode((await running.get(manifest))[2])
+    whole = (await running.get(f"{manifest}?pages=0"))[2]
+    page = Page.decode(msgpack.unpackb(whole)[0], head, 0)
+    _, _, body = await running.get(f"{manifest}?pages=0&known={page.content.hex()}")
+    assert len(body) < len(whole)
+    assert Page.decode(msgpack.unpackb(body)[0], head, 0, page).encode() == page.encode()
+    for other in ("", "0" * 32):
+        assert (await running.get(f"{manifest}?pages=0&known={other}"))[2] == whole
+    for wrong in ("x", "0" * 31, "0" * 33, ",", f"{page.content.hex()},", "G" * 32):
+        assert (await running.problem(f"{manifest}?pages=0&known={wrong}"))[0] == 400, wrong
+
+
 async def test_a_request_without_a_version_waits_for_the_next_one(
     running, files, tmp_path, monkeypatch
 ) -> None:

@@ -227,3 +227,62 @@ def test_pages_by_chunk():
     assert [head.page_chunks(n) for n in range(3)] == [range(4), range(4, 5), range(5, 10)]
     assert head.nextents == FIXED_SLOTS + 10 * (NBLOCKS + 2)
     assert head.fixed_extent(Fixed.GAP) is None
+
+
+def as_later(page, **changes):
+    """The page of a later version in which its chunks lie elsewhere."""
+    stored = page.kinds <= ChunkKind.BLOCKS
+    return replace(page, offsets=np.where(stored, page.offsets + 7, -1), **changes)
+
+
+def test_a_page_of_which_nothing_changed_travels_as_where_it_is_now():
+    head, page = made()
+    longer = replace(head, size=2000)
+    later = as_later(page)
+    assert later.content == page.content
+    sent = later.encode_unchanged()
+    assert len(sent) < len(later.encode())
+    back = Page.decode(sent, longer, 0, page)
+    assert back.encode() == later.encode()
+    assert list(back.extents()) == list(later.extents())
+    assert Page.decode(later.encode(), longer, 0, page).encode() == later.encode()
+
+
+def test_chunks_that_follow_each_other_travel_as_one_offset():
+    head, page = made()
+    assert len(unsealed(page.encode_unchanged())["offsets"]) == 8
+    swapped = replace(page, offsets=np.array([850, 100, -1, 400, 700], np.int64))
+    assert len(unsealed(swapped.encode_unchanged())["offsets"]) == 4 * 8
+    for known, sent in ((page, swapped), (swapped, page)):
+        back = Page.decode(sent.encode_unchanged(), head, 0, known)
+        assert np.array_equal(back.offsets, sent.offsets)
+
+
+@pytest.mark.parametrize("column", ["kinds", "sizes", "slacks", "digests", "preambles", "block_starts"])
+def test_whatever_changes_is_another_content(column):
+    _, page = made()
+    values = getattr(page, column).copy()
+    values.flat[0] += 1
+    assert replace(page, **{column: values}).content != page.content
+
+
+def test_unchanged_from_another_page_than_the_known_one_is_corrupt():
+    head, page = made()
+    digests = page.digests.copy()
+    digests[0, 0] ^= 1
+    with pytest.raises(Corrupt, match="unchanged"):
+        Page.decode(page.encode_unchanged(), head, 0, replace(page, digests=digests))
+    with pytest.raises(Corrupt):
+        Page.decode(page.encode_unchanged(), head, 0)  # nothing was said to be known
+    with pytest.raises(Corrupt, match="offsets"):
+        Page.decode(as_later(page).encode_unchanged(), replace(head, size=700), 0, page)
+
+
+def test_each_bit_of_an_unchanged_page_counts():
+    head, page = made()
+    encoded = page.encode_unchanged()
+    for bit in range(8 * len(encoded)):
+        changed = bytearray(encoded)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Corrupt, match="seal"):
+            Page.decode(bytes(changed), head, 0, page)

@@ -24,6 +24,34 @@ class TestPages:
         assert [page.number for page in pages] == [7, 1, 4, 5, 1]
         assert [seen.query for seen in server.seen] == ["pages=1,4-5,7"]
 
+    async def test_what_is_known_is_not_moved_again(self, server, source_of):
+        path = DatasetPath("foo", "grows")
+        data = random.Random(1).randbytes(FILE_EXTENT_BYTES * 300)
+        server.source.publish(path, data)
+        source = source_of(server.url)
+        head = await source.head(path)
+        known = {page.number: page for page in await source.pages(head, range(3))}
+        server.source.publish(path, data + b"more")
+        head = await source.head(path)
+        before = server.sent_bytes
+        pages = await source.pages(head, range(3), known)
+        moved = server.sent_bytes - before
+        assert [page.encode() for page in pages] == [
+            page.encode() for page in await server.source.pages(head, range(3))
+        ]
+        assert pages[0].encode() == known[0].encode()
+        assert pages[2].content != known[2].content
+        assert moved < len(pages[0].encode()) + len(pages[2].encode())
+        assert (
+            server.seen[-1].query == f"pages=0-2&known={','.join(known[n].content.hex() for n in range(3))}"
+        )
+
+    async def test_a_known_page_that_is_spoilt_on_its_way_is_asked_for_again(self, server, source, head):
+        known = dict(enumerate(await source.pages(head, [0])))
+        server.faults.append(Fault("flip", route="/api/"))
+        assert (await source.pages(head, [0], known))[0].encode() == known[0].encode()
+        assert source.stats.retries == 1
+
     async def test_wrong_pages_are_refused(self, server, source, head):
         server.faults.append(Fault("junk", times=2, route="/api/"))
         with pytest.raises(Unavailable):

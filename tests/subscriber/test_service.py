@@ -17,6 +17,7 @@ import pytest
 
 from caterva2.errors import StateInUse
 from caterva2.frame.write import write_array
+from caterva2.subscriber import deletions
 from caterva2.subscriber.service import SubscriberService
 from caterva2.testing.cluster import Cluster
 from caterva2.testing.samples import write_example
@@ -102,8 +103,12 @@ async def test_every_kind_of_read_gives_what_the_publisher_has(tmp_path, root) -
 
 async def test_following_keeps_metadata_here(tmp_path, root) -> None:
     async with running(tmp_path, root) as (cluster, client):
-        assert await client.json("/api/followed") == {"patterns": [], "datasets": []}
-        assert await client.json("/api/follow/foo/dir1/*", "POST") == {"pattern": "foo/dir1/*", "datasets": 2}
+        assert await client.json("/api/followed") == {"patterns": [], "modes": {}, "datasets": []}
+        assert await client.json("/api/follow/foo/dir1/*", "POST") == {
+            "pattern": "foo/dir1/*",
+            "datasets": 2,
+            "mode": "cached",
+        }
         assert (await client.request("/api/follow/bar", "POST"))[0] == 404
         assert (await client.request("/api/follow/foo/nothing", "POST"))[0] == 404
         assert (await client.request("/api/unfollow/foo", "POST"))[0] == 404
@@ -145,7 +150,8 @@ async def test_everything_known_survives_a_restart_without_the_others(tmp_path, 
         assert json.loads(body)["type"] == "urn:caterva2:problem:unavailable"
 
 
-async def test_a_deleted_dataset_is_gone_here_too(tmp_path, root) -> None:
+async def test_a_deleted_dataset_is_gone_here_too(tmp_path, root, monkeypatch) -> None:
+    monkeypatch.setattr(deletions, "GRACE_S", 0.0)
     async with running(tmp_path, root) as (cluster, client):
         await client.array("foo/large.b2nd", "0")
         (root / "large.b2nd").unlink()

@@ -99,14 +99,14 @@ asyncio.run(main())
 
 def test_follows_are_kept(tmp_path) -> None:
     store = SubscriberStore(tmp_path / "db")
-    for pattern in ("foo", "bar/*", "foo"):
-        store.follow(pattern)
-    assert store.follows() == ["bar/*", "foo"]
+    for pattern, mode in (("foo", "meta"), ("bar/*", "cached"), ("foo", "full")):
+        store.follow(pattern, mode)
+    assert store.follows() == {"bar/*": "cached", "foo": "full"}
     assert store.unfollow("foo")
     assert not store.unfollow("foo")
     store.close()
     store = SubscriberStore(tmp_path / "db")
-    assert store.follows() == ["bar/*"]
+    assert store.follows() == {"bar/*": "cached"}
     store.close()
 
 
@@ -121,21 +121,22 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path) -> None:
 def test_what_is_no_database_is_put_aside(tmp_path) -> None:
     (tmp_path / "db").write_bytes(b"not a database, " * 1000)
     store = SubscriberStore(tmp_path / "db")
-    assert store.follows() == []
+    assert store.follows() == {}
     store.close()
     assert (tmp_path / "db.damaged").read_bytes().startswith(b"not a database")
 
 
 def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store = SubscriberStore(tmp_path / "db")
-    store.follow("foo")
+    store.follow("foo", "full")
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
+        older.execute("ALTER TABLE follows DROP COLUMN mode")
         older.execute("DROP TABLE pins")
         older.execute("PRAGMA user_version = 1")
     older.close()
     store = SubscriberStore(tmp_path / "db")
-    assert (store.follows(), store.pins()) == (["foo"], [])
+    assert (store.follows(), store.pins()) == ({"foo": "cached"}, [])
     store.pin("foo/*")
     store.close()
     store = SubscriberStore(tmp_path / "db")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
 from caterva2.cache.batches import between, first_done, in_batches, joined
+from caterva2.cache.earlier import Earlier
 from caterva2.cache.eviction import ORDINARY
 from caterva2.cache.flight import Flights
 from caterva2.cache.fsck import Checked, check_version
 from caterva2.cache.layout import Layout
+from caterva2.cache.renewal import renewed
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
 from caterva2.errors import Changed, IntegrityError, NotFound
@@ -92,6 +94,7 @@ class CachedSource:
             executor=executor,
             stats=self.stats,
         )
+        self._earlier = Earlier(self._store)
         self._layout = Layout(self)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
@@ -144,7 +147,7 @@ class CachedSource:
         version = self._store.find(path, etag)
         if version is None or version.doomed:
             return None
-        self._retire(path, etag)
+        self._supersede(version)
         head = self._store.head(version)
         if head is None:  # damaged on disk
             self._store.remove([version], forget=True)
@@ -155,8 +158,7 @@ class CachedSource:
             head = await self._origin(path).head(path, etag)
             if head.etag != etag:
                 raise Changed(str(path), etag, head.etag)
-            await self._store.add(head)
-            self._retire(path, etag)
+            self._supersede(await self._store.add(head))
             return dict.fromkeys(keys, head)
 
         key = (str(path), etag)
@@ -171,13 +173,18 @@ class CachedSource:
             await asyncio.sleep(0.02)
         return now
 
-    def _retire(self, path: DatasetPath, etag: str) -> None:
-        """Remove the versions of a dataset that are not current any more."""
-        versions = self._store.all_of(path)
-        if len(versions) > 1 and self._is_current(path, etag):
-            self._store.remove([version for version in versions if version.etag != etag], forget=False)
+    def _supersede(self, version: Version) -> None:
+        """Note that a version is the current one, if it is."""
+        alone = not version.superseded and len(self._store.all_of(version.path)) == 1
+        if not alone and self._is_current(version.path, version.etag):
+            self._store.supersede(version)
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self,
+        head: Head,
+        numbers: Sequence[int],
+        known: Mapping[int, Page] | None = None,  # noqa: ARG002  # nothing is moved
+    ) -> list[Page]:
         """Return pages of a version's manifest; see `Source.pages`.
 
         Raises
@@ -200,7 +207,9 @@ class CachedSource:
         async def fetch(keys: list[_Key]) -> dict[_Key, Page]:
             with self._store.using(version):
                 self._check_current(head)
-                pages = await self._origin(head.path).pages(head, [number for _, number in keys])
+                wanted = [number for _, number in keys]
+                known = self._earlier.pages(version, head, wanted)
+                pages = await self._origin(head.path).pages(head, wanted, known)
                 await self._store.add_pages(version, pages)
                 return dict(zip(keys, pages, strict=True))
 
@@ -237,9 +246,13 @@ class CachedSource:
             with self._store.using(version):
                 self._check_current(head)
                 wanted = [by_number[number] for _, number in keys]
-                pieces = await self._origin(head.path).read(head, wanted)
-                await self._store.write(version, list(zip(wanted, pieces, strict=True)))
-                return dict(zip(keys, pieces, strict=True))
+                pieces = await self._earlier.take(version, wanted)
+                missing = [extent for extent in wanted if extent.number not in pieces]
+                if missing:
+                    got = await self._origin(head.path).read(head, missing)
+                    await self._store.write(version, list(zip(missing, got, strict=True)))
+                    pieces |= {extent.number: piece for extent, piece in zip(missing, got, strict=True)}
+                return {key: pieces[key[1]] for key in keys}
 
         def concerns(error: Exception, key: _Key) -> bool:
             return not isinstance(error, IntegrityError) or error.offset == by_number[key[1]].offset
@@ -372,10 +385,15 @@ class CachedSource:
         self._store.remove(versions, forget=True)
         return nbytes
 
-    async def fill(self, head: Head) -> None:
+    async def fill(self, head: Head) -> bool:
         """Fetch all of a version that is not here, and check what is from before the start.
 
-        It can be cancelled and goes on where it was. It ends early when there is no room.
+        It can be cancelled and goes on where it was.
+
+        Returns
+        -------
+        bool
+            False if it ended early because there is no room.
 
         Raises
         ------
@@ -383,7 +401,42 @@ class CachedSource:
         """
         version = await self._version(head)
         with self._store.using(version, whole=True):
-            await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
+            return await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
+
+    async def refresh(self, path: DatasetPath, *, full: bool = False) -> bool:
+        """Have of the current version what was here of earlier ones, and let these go.
+
+        Only what changed is fetched; see `caterva2.cache.earlier`. If all was here, all is. It can be
+        cancelled and goes on where it was.
+
+        Parameters
+        ----------
+        path : DatasetPath
+        full : bool
+            Have all of it, whatever was here.
+
+        Returns
+        -------
+        bool
+            False if it ended early because there is no room.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+        """
+        head = await self.head(path)
+        version = await self._version(head)
+        earlier = self._earlier.versions(version)
+        if (full or any(other.complete for other in earlier)) and not version.complete:
+            return await self.fill(head)
+        for other in () if version.complete else earlier:
+            if old := self._store.head(other):
+                extents = renewed(self, head, old, await self._store.numbers(other))
+                with self._store.using(version):
+                    if not await self._fill(head, version, in_batches(extents, FILL_BATCH_BYTES)):
+                        return False
+        self._store.remove(earlier, forget=False)
+        return True
 
     async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
         """Fetch what of extents is not here, some at a time; see `Source.prepare`.

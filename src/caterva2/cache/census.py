@@ -11,8 +11,9 @@ import numpy.typing as npt
 from caterva2.cache.index import Index
 from caterva2.cache.spans import Spans
 from caterva2.errors import Corrupt
-from caterva2.model.extents import FIXED_SLOTS, ChunkKind
+from caterva2.model.extents import FIXED_SLOTS
 from caterva2.model.manifest import Head, Page
+from caterva2.model.slots import first_slot, slot_offsets, slot_sizes
 
 __all__ = ["all_spans", "count_extents", "present_bytes", "stored_manifest"]
 
@@ -87,16 +88,17 @@ def present_bytes(
     unknown = np.ones(len(numbers), bool)
     unknown[:in_chunks] = False
     for page in pages:
-        bounds = FIXED_SLOTS + np.array([page.first, page.first + len(page)]) * page.slots_per_chunk
-        first, stop = (int(n) for n in np.searchsorted(numbers, bounds))
+        sizes_of_page = slot_sizes(page)
+        begin = first_slot(page)
+        first, stop = (int(n) for n in np.searchsorted(numbers, [begin, begin + len(sizes_of_page)]))
         unknown[first:stop] = False
-        nbytes += int(_slot_sizes(page)[numbers[first:stop] - bounds[0]].sum())
+        nbytes += int(sizes_of_page[numbers[first:stop] - begin].sum())
     return nbytes, numbers[unknown]
 
 
 def count_extents(head: Head, pages: Iterable[Page]) -> int:
     """Return how many extents of a version are not empty; `pages` must be all of them."""
-    return len(head.fixed) + sum(int(np.count_nonzero(_slot_sizes(page))) for page in pages)
+    return len(head.fixed) + sum(int(np.count_nonzero(slot_sizes(page))) for page in pages)
 
 
 def all_spans(head: Head, pages: Iterable[Page]) -> Spans:
@@ -113,30 +115,9 @@ def all_spans(head: Head, pages: Iterable[Page]) -> Spans:
     offsets = [np.array([extent.offset for extent in fixed], np.int64)]
     sizes = [np.array([extent.size for extent in fixed], np.int64)]
     for page in pages:
-        slot_sizes = _slot_sizes(page)
-        slots = np.flatnonzero(slot_sizes)
-        numbers.append(FIXED_SLOTS + page.first * page.slots_per_chunk + slots)
-        offsets.append(_slot_offsets(page)[slots])
-        sizes.append(slot_sizes[slots])
+        sizes_of_page = slot_sizes(page)
+        slots = np.flatnonzero(sizes_of_page)
+        numbers.append(first_slot(page) + slots)
+        offsets.append(slot_offsets(page)[slots])
+        sizes.append(sizes_of_page[slots])
     return Spans(np.concatenate(numbers), np.concatenate(offsets), np.concatenate(sizes))
-
-
-def _slot_offsets(page: Page) -> npt.NDArray[np.int64]:
-    """Return where the extent of each number of a page is; meaningless where there is no such extent."""
-    slots = np.zeros((len(page), page.slots_per_chunk), np.int64)
-    slots[:, 0] = page.offsets
-    slots[:, 1] = page.offsets + page.sizes
-    if page.slots_per_chunk > 2:
-        has_blocks = page.kinds == ChunkKind.BLOCKS
-        slots[has_blocks, 2:] = page.offsets[has_blocks, None] + page.block_starts
-    return slots.ravel()
-
-
-def _slot_sizes(page: Page) -> npt.NDArray[np.int64]:
-    """Return the size in bytes of each extent number of a page; 0 where there is no such extent."""
-    slots = np.zeros((len(page), page.slots_per_chunk), np.int64)
-    slots[:, 0] = np.where(page.preambles > 0, page.preambles, page.sizes)
-    slots[:, 1] = page.slacks
-    if page.slots_per_chunk > 2:
-        slots[page.kinds == ChunkKind.BLOCKS, 2:] = page.block_sizes
-    return slots.ravel()

@@ -12,9 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from caterva2.cache.disk import Disk
-from caterva2.cache.eviction import PINNED, Choice, Clock, Present, Queue, choose, evict_extents, look
+from caterva2.cache.eviction import (
+    ORDINARY,
+    PINNED,
+    Choice,
+    Clock,
+    Present,
+    Queue,
+    choose,
+    evict_extents,
+    look,
+)
 from caterva2.cache.holes import UNSUPPORTED, can_punch
 from caterva2.cache.inventory import Inventory
 from caterva2.cache.room import Room
@@ -100,6 +111,19 @@ class Quota:
         """Note that so much less of the disk is free."""
         self._room.written(nbytes)
 
+    async def hand_over(self, version: Version, numbers: npt.NDArray[np.int64], nbytes: int) -> None:
+        """Evict extents that another version is about to keep, if there is no room for both."""
+        if self._room.excess(self._stats.cached_bytes, nbytes) and _may_go(version):
+            async with self._evicting:
+                if await self._evicts_by_extent():
+                    await self._evict_extents(Choice(version, numbers, whole=False))
+                    self._room.freed()
+
+    async def _evicts_by_extent(self) -> bool:
+        if self._by_extent is None:
+            self._by_extent = await self._disk.run(can_punch, self._directory)
+        return self._by_extent
+
     async def _make_room(self, nbytes: int) -> bool:
         never = self._room.never(nbytes)
         if never:
@@ -125,10 +149,9 @@ class Quota:
 
     async def _evict(self, nbytes: int) -> None:
         """Evict so much, by rank, least recently used first, if there is so much that may go."""
-        if self._by_extent is None:
-            self._by_extent = await self._disk.run(can_punch, self._directory)
+        by_extent = await self._evicts_by_extent()
         versions = list(filter(_may_go, self._inventory.everything()))
-        queue = await self._disk.run(partial(Queue, versions, by_extent=self._by_extent))
+        queue = await self._disk.run(partial(Queue, versions, by_extent=by_extent))
         ranks: dict[Version, int] = {}  # of those that were asked for
         for rank in range(PINNED):
             freed = 1
@@ -158,7 +181,7 @@ class Quota:
         looked = 0
         while nbytes > 0 and (version := queue.pop(before)):
             if version not in ranks:
-                ranks[version] = self._rank(version.path)
+                ranks[version] = ORDINARY if version.superseded else self._rank(version.path)
             if ranks[version] == rank and _may_go(version) and (self._by_extent or not version.users):
                 taken.append(version)
                 nbytes -= version.cached_bytes

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from caterva2.cache.contents import Contents, contents_of
 from caterva2.cache.disk import Disk
 from caterva2.cache.inventory import Inventory
 from caterva2.cache.manifests import Manifests
@@ -126,6 +127,22 @@ class Store:
         """Remove versions, those with readers inside once they have left; see `Inventory.remove`."""
         self._inventory.remove(versions, forget=forget)
 
+    def supersede(self, version: Version) -> None:
+        """Note that a version is the current one, and let others of its dataset go.
+
+        Two stay while something is here of them: the last, and the one of which most is here. So a later
+        version, and who reads them still, find what was here.
+        """
+        version.superseded = False
+        others = [other for other in self.all_of(version.path) if other is not version and not other.doomed]
+        if all(other.superseded for other in others):
+            return
+        useful = [other for other in others if other.cached_bytes]
+        kept = {*sorted(useful, key=_age)[-1:], *sorted(useful, key=_bytes)[-1:]}
+        for other in others:
+            other.superseded = True
+        self.remove([other for other in others if other not in kept], forget=False)
+
     # -- manifests -------------------------------------------------------------------------------
 
     def head(self, version: Version) -> Head | None:
@@ -185,6 +202,47 @@ class Store:
                 extent.offset,
             )
         return pieces
+
+    async def contents(self, version: Version) -> Contents | None:
+        """Return what is here of a version, by digest; None if the disk cannot be read."""
+        index = self._inventory.index
+        if index is not None:
+            with self.holding(version), self._disk.health.guard():
+                return await self._disk.run(contents_of, index, version)
+        return None
+
+    async def take_over(
+        self, version: Version, other: Version, pairs: Sequence[tuple[Extent, Extent]]
+    ) -> dict[int, bytes]:
+        """Keep extents of another version, which give way where there is no room for both.
+
+        Parameters
+        ----------
+        version, other : Version
+        pairs : sequence of (Extent, Extent)
+            Extents of the version, and those of the other that have the same digest.
+
+        Returns
+        -------
+        dict of int to bytes
+            The bytes of those that could be read, by number in the version.
+        """
+        mirror = other.mirror
+        if mirror is None:
+            return {}
+        found = [extent for _, extent in pairs]
+        pieces: list[bytes | None] = [None] * len(pairs)
+        with self.holding(other), self._disk.health.guard():
+            pieces = await self._judged(other, *await self._disk.run(mirror.read, found))
+        items = [
+            (extent, piece) for (extent, _), piece in zip(pairs, pieces, strict=True) if piece is not None
+        ]
+        nbytes = sum(extent.size for extent, _ in items)
+        await self._quota.hand_over(other, np.unique([extent.number for extent in found]), nbytes)
+        self.stats.taken_over += len(items)
+        self.stats.taken_over_bytes += nbytes
+        await self.write(version, items)
+        return {extent.number: piece for extent, piece in items}
 
     def unverified(self, version: Version, extents: Sequence[Extent]) -> list[Extent]:
         """Return the extents that are absent, or have not been checked since the start."""
@@ -275,3 +333,13 @@ class Store:
             return
         complete = await self._disk.run(is_complete, index, version)
         version.complete = complete and version.cached_bytes >= version.size
+        if version.complete and not version.superseded:
+            self.remove([other for other in self.all_of(version.path) if other.superseded], forget=False)
+
+
+def _age(version: Version) -> int:
+    return version.id
+
+
+def _bytes(version: Version) -> int:
+    return version.cached_bytes

@@ -83,6 +83,8 @@ class CacheStats:
         Extents that were served without being kept, because there was no room or the disk failed.
     disk_errors : int
         Reads and writes of the disk that failed.
+    taken_over, taken_over_bytes : int
+        Extents of new versions that were copied from earlier ones that are here, and their bytes.
     versions, cached_bytes : int
         What is here now.
     degraded : bool
@@ -98,6 +100,8 @@ class CacheStats:
     evicted_bytes: int = 0
     passed_through: int = 0
     disk_errors: int = 0
+    taken_over: int = 0
+    taken_over_bytes: int = 0
     versions: int = 0
     cached_bytes: int = 0
     degraded: bool = False
@@ -129,6 +133,8 @@ class Version:
         When each extent was last used, by `caterva2.cache.eviction.Clock`; None if none was since the start.
     oldest_tick : int
         Nothing that is here was last used before it, as far as is known; 0 before the start.
+    superseded : bool
+        There is a later one: it is here to take from, and for those who read it still.
     doomed : bool
         It is removed once the last reader leaves.
     """
@@ -148,6 +154,7 @@ class Version:
     held: int = 0
     ticks: npt.NDArray[np.uint32] | None = None
     oldest_tick: int = 0
+    superseded: bool = False
     doomed: bool = False
 
     @property

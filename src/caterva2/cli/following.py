@@ -13,16 +13,29 @@ from cyclopts import Parameter
 from caterva2.cli.options import Connection, Json
 from caterva2.cli.patterns import First, More, for_each
 from caterva2.client import Event
+from caterva2.errors import ConfigError
+from caterva2.model.pattern import FollowMode
 
 __all__ = ["events", "follow", "unfollow"]
 
 DEFAULT = Connection()
 
 
-def follow(first: First, /, *more: More, json: Json = False, connection: Connection = DEFAULT) -> None:
-    """Keep datasets current at the subscriber."""
+def follow(
+    first: First,
+    /,
+    *more: More,
+    full: Annotated[bool, Parameter(negative="", help="Keep all of them, not just what is cached.")] = False,
+    meta: Annotated[bool, Parameter(negative="", help="Keep their metadata only.")] = False,
+    json: Json = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Keep datasets current at the subscriber: what is cached of them is refreshed as soon as it changes."""
+    if full and meta:
+        raise ConfigError("--full and --meta exclude each other")
+    mode: FollowMode = "full" if full else "meta" if meta else "cached"
     with connection.open() as client:
-        for_each((first, *more), client.follow, "following", json=json)
+        for_each((first, *more), lambda pattern: client.follow(pattern, mode), "following", json=json)
 
 
 def unfollow(

@@ -89,7 +89,8 @@ def info(
         print_json([asdict(row) for row in found])
         return
     print_table(
-        ("path", "size", "cached", "complete", "freshness", "age"), [_followed_row(row) for row in found]
+        ("path", "size", "cached", "complete", "follows", "freshness", "age"),
+        [_followed_row(row) for row in found],
     )
     if not found:
         print("nothing is followed: cat2 follow PATTERN, or cat2 info PATH", file=sys.stderr)
@@ -98,7 +99,8 @@ def info(
 def _followed_row(row: Followed) -> Sequence[str]:
     age = "" if row.age_s is None else f"{row.age_s:.0f} s"
     complete = "yes" if row.complete else "no"
-    return row.path, human_bytes(row.size), human_bytes(row.cached_bytes), complete, row.freshness, age
+    cached = human_bytes(row.cached_bytes)
+    return row.path, human_bytes(row.size), cached, complete, row.mode, row.freshness, age
 
 
 def url(

@@ -18,6 +18,7 @@ from caterva2.client.records import Download, Followed, RootInfo, Row
 from caterva2.client.transport import Transport
 from caterva2.errors import NotFound
 from caterva2.model.path import check_root, parse_path
+from caterva2.model.pattern import FollowMode
 
 __all__ = ["Client", "Root", "connect"]
 
@@ -189,13 +190,16 @@ class Client(Mapping[str, Any]):
 
     # -- following -------------------------------------------------------------------------------
 
-    def follow(self, pattern: str) -> int:
+    def follow(self, pattern: str, mode: FollowMode = "cached") -> int:
         """Let the subscriber keep what a pattern names current.
 
         Parameters
         ----------
         pattern : str
             A dataset, a root, or a glob: ``foo``, ``foo/dir1/*``.
+        mode : {"cached", "full", "meta"}
+            What is fetched at once when a dataset changes: what was cached of it before, as far as it
+            changed; all of it, also now; the metadata only. One that is followed already gets this mode.
 
         Returns
         -------
@@ -208,7 +212,7 @@ class Client(Mapping[str, Any]):
         NotFound
             If this is not a subscriber.
         """
-        reply = self._transport.call(protocol.ask_follow(pattern))
+        reply = self._transport.call(protocol.ask_follow(pattern, mode))
         return int(protocol.read_json(reply)["datasets"])
 
     def unfollow(self, pattern: str) -> int:
@@ -220,7 +224,7 @@ class Client(Mapping[str, Any]):
             If it was not followed.
         InvalidPath, Unavailable, Unauthorized
         """
-        reply = self._transport.call(protocol.ask_follow(pattern, stop=True))
+        reply = self._transport.call(protocol.ask_follow(pattern, None))
         return int(protocol.read_json(reply)["datasets"])
 
     def followed(self) -> builtins.list[Followed]:

@@ -162,15 +162,17 @@ def ask_manifest(path: str) -> Request:
     return Request("GET", f"/api/manifest/{_quoted(path)}")
 
 
-def ask_follow(pattern: str, *, stop: bool = False) -> Request:
-    """Ask to follow a pattern, or to stop that.
+def ask_follow(pattern: str, mode: str | None) -> Request:
+    """Ask to follow a pattern in some mode, or with None to stop that.
 
     Raises
     ------
     InvalidPath
     """
-    verb = "unfollow" if stop else "follow"
-    return Request("POST", f"/api/{verb}/{quote(check_pattern(pattern), safe='/')}")
+    quoted = quote(check_pattern(pattern), safe="/")
+    if mode is None:
+        return Request("POST", f"/api/unfollow/{quoted}")
+    return Request("POST", f"/api/follow/{quoted}?mode={quote(mode, safe='')}")
 
 
 def ask_followed() -> Request:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from caterva2.model.pattern import FollowMode
+
 __all__ = ["CacheCheck", "Cached", "Download", "Event", "Followed", "RootInfo", "Row"]
 
 
@@ -97,6 +99,8 @@ class Followed:
         Of the file and of what is cached of it, in bytes.
     complete : bool
         All of it is cached.
+    mode : str
+        What is refreshed at once when it changes: ``meta``, ``cached`` or ``full``; see `Client.follow`.
     freshness : str
         ``fresh``: confirmed to be current; ``unverified``: the subscriber is cut off from the publisher.
     age_s : float or None
@@ -108,6 +112,7 @@ class Followed:
     size: int
     cached_bytes: int
     complete: bool
+    mode: FollowMode
     freshness: Literal["fresh", "unverified"]
     age_s: float | None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgpack
 from starlette.requests import Request
@@ -17,9 +17,9 @@ from caterva2.http.catalogue import iso_time
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of, on_version
 from caterva2.http.slices import fetch, query_of
-from caterva2.model.manifest import Head
+from caterva2.model.manifest import Head, Page
 
-__all__ = ["MANIFEST_TYPE", "data_routes", "parse_page_numbers"]
+__all__ = ["MANIFEST_TYPE", "data_routes", "encode_pages", "parse_known", "parse_page_numbers"]
 
 MANIFEST_TYPE = "application/vnd.caterva2.manifest+msgpack"
 
@@ -65,8 +65,10 @@ def data_routes(service: DataService) -> list[Route]:
         if numbers is None:
             body = head.encode()
         else:
-            pages = await service.source.pages(head, parse_page_numbers(numbers, head))
-            body = msgpack.packb([page.encode() for page in pages])
+            asked = parse_page_numbers(numbers, head)
+            known = parse_known(request.query_params.get("known"), len(asked))
+            pages = await service.source.pages(head, asked)
+            body = encode_pages(pages, known)
         return Response(body, headers=headers, media_type=MANIFEST_TYPE)
 
     async def data(request: Request, head: Head) -> Response:
@@ -136,3 +138,31 @@ def parse_page_numbers(text: str, head: Head) -> list[int]:
     if any(number >= head.npages for number in numbers):
         raise NotFound(str(head.path), f"the manifest of {head.path} has {head.npages} pages, counted from 0")
     return numbers
+
+
+def encode_pages(pages: Sequence[Page], known: Sequence[bytes | None]) -> bytes:
+    """Return the body of an answer with pages, given what is known of each; see `parse_known`."""
+    return bytes(
+        msgpack.packb(
+            [
+                page.encode_unchanged() if page.content == content else page.encode()
+                for page, content in zip(pages, known, strict=True)
+            ]
+        )
+    )
+
+
+def parse_known(text: str | None, count: int) -> list[bytes | None]:
+    """Parse what is known of pages already: for each page asked for, its `Page.content` in hex, or nothing.
+
+    Raises
+    ------
+    BadRequest
+        If the text is malformed, or is not of as many pages.
+    """
+    if text is None:
+        return [None] * count
+    parts = text.split(",")
+    if len(parts) != count or not all(re.fullmatch(r"([0-9a-f]{32})?", part) for part in parts):
+        raise BadRequest(f"known={text[:80]!r} is not, for each of {count} pages, a digest in hex or nothing")
+    return [bytes.fromhex(part) or None for part in parts]

@@ -54,7 +54,12 @@ _OPERATIONS: dict[str, _Operation] = {
         "get",
         {"200": "MessagePack", "304": "Known already"},
         "The head, or pages, of a version's manifest",
-        [_IF_MATCH, _IF_NONE_MATCH, _parameter("pages", "query", "Numbers of pages", example="1,4,7-9")],
+        [
+            _IF_MATCH,
+            _IF_NONE_MATCH,
+            _parameter("pages", "query", "Numbers of pages", example="1,4,7-9"),
+            _parameter("known", "query", "For each page, a digest of what is known of it, or nothing"),
+        ],
         {"application/vnd.caterva2.manifest+msgpack": {"schema": {"type": "string", "format": "binary"}}},
     ),
     "/data/{path}": (

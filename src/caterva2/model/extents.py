@@ -103,6 +103,10 @@ class Extent:
 def page_starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Cut a run of chunks into pages.
 
+    Runs of `PAGE_CHUNKS` are halved until each part is small enough. So a chunk that gets another size, or
+    chunks that are appended, move no cuts but those near them: what was said of all others can be said in the
+    same pages.
+
     Parameters
     ----------
     sizes : ndarray of int64, shape (nchunks,)
@@ -113,11 +117,17 @@ def page_starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     ndarray of int64, shape (npages,)
         First chunk of each page: each page takes at most `PAGE_BYTES` or one chunk, and `PAGE_CHUNKS`.
     """
-    stops = np.cumsum(sizes)
-    starts, first, before = [], 0, 0
-    while first < len(sizes):
-        starts.append(first)
-        fit = int(np.searchsorted(stops, before + PAGE_BYTES, side="right"))
-        first = min(max(fit, first + 1), first + PAGE_CHUNKS, len(sizes))
-        before = int(stops[first - 1])
+    count = len(sizes)
+    before = np.concatenate([[0], np.cumsum(sizes)])
+    starts: list[int] = []
+    runs = [(first, PAGE_CHUNKS) for first in range(0, count, PAGE_CHUNKS)][::-1]
+    while runs:
+        first, length = runs.pop()
+        if length > 1 and before[min(first + length, count)] - before[first] > PAGE_BYTES:
+            length //= 2
+            if first + length < count:
+                runs.append((first + length, length))
+            runs.append((first, length))
+        else:
+            starts.append(first)
     return np.array(starts, dtype=np.int64)

@@ -13,22 +13,19 @@ bytes behind them, or no blocks, the columns that would say so travel empty.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import Corrupt
 from caterva2.model.extents import DIGEST_BYTES, FIXED_SLOTS, ChunkKind, Extent, Fixed, digest
 from caterva2.model.path import DatasetPath, Kind, parse_path
+from caterva2.model.sealed import pack, seal, unseal, view
 
 __all__ = ["Head", "Page"]
-
-FORMAT = 2
-"""Version of the encoded form."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Head:
 
     def encode(self) -> bytes:
         """Return the encoded form, sealed."""
-        return _seal(
+        return seal(
             {
                 "path": str(self.path),
                 "etag": self.etag,
@@ -120,7 +117,7 @@ class Head:
                 "fixed": [[e.number, e.offset, e.size, e.digest] for e in self.fixed],
                 "nchunks": self.nchunks,
                 "slots_per_chunk": self.slots_per_chunk,
-                "page_starts": _pack(self.page_starts, "<i8"),
+                "page_starts": pack(self.page_starts, "<i8"),
                 "meta": self.meta,
             }
         )
@@ -135,7 +132,7 @@ class Head:
             If its seal is broken, it is not a head, or it contradicts itself.
         """
         try:
-            raw = _unseal(data)
+            raw = unseal(data)
             head = cls(
                 path=parse_path(raw["path"]),
                 etag=raw["etag"],
@@ -147,7 +144,7 @@ class Head:
                 fixed=tuple(Extent(*row) for row in raw["fixed"]),
                 nchunks=raw["nchunks"],
                 slots_per_chunk=raw["slots_per_chunk"],
-                page_starts=_view(raw["page_starts"], "<i8"),
+                page_starts=view(raw["page_starts"], "<i8"),
                 meta=raw["meta"],
             )
             starts = head.page_starts
@@ -287,7 +284,7 @@ class Page:
 
     def encode(self) -> bytes:
         """Return the encoded form, sealed."""
-        return _seal(
+        return seal(
             {
                 "number": self.number,
                 "first": self.first,
@@ -298,11 +295,63 @@ class Page:
 
     def _packed(self, name: str, dtype: str) -> bytes:
         column = getattr(self, name)
-        return b"" if name in _OFTEN_ZERO and not column.any() else _pack(column, dtype)
+        return b"" if name in _OFTEN_ZERO and not column.any() else pack(column, dtype)
+
+    @cached_property
+    def content(self) -> bytes:
+        """Digest of all that it says of its chunks, but for their numbers and for where in the file they are.
+
+        Of the same chunks of another version it is the same if nothing of them changed.
+        """
+        columns = [self._packed(name, dtype) for name, dtype, _ in _COLUMNS if name != "offsets"]
+        return digest(b"%d,%d;" % (len(self), self.slots_per_chunk) + b"".join(columns))
+
+    def encode_unchanged(self) -> bytes:
+        """Return the encoded form for who knows a page of the same `content`: where the chunks are, sealed.
+
+        Of chunks that follow each other in the file, as most do, it has the offset of the first one only.
+        """
+        stored = self.kinds <= ChunkKind.BLOCKS
+        offsets = self.offsets[stored]
+        if len(offsets) and np.array_equal(offsets, _following(offsets[0], self._lengths[stored])):
+            offsets = offsets[:1]
+        return seal(
+            {
+                "number": self.number,
+                "first": self.first,
+                "unchanged": self.content,
+                "offsets": pack(offsets, "<i8"),
+            }
+        )
+
+    @property
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of file that each chunk takes, slack included."""
+        return self.sizes + self.slacks
+
+    def _moved(self, raw: dict[str, Any]) -> Page:
+        """Return the page of another version of the same `content`, given what `encode_unchanged` sent."""
+        if raw["unchanged"] != self.content:
+            raise ValueError("unchanged from another page than the one known")
+        stored = self.kinds <= ChunkKind.BLOCKS
+        offsets = self.offsets.copy()
+        sent = view(raw["offsets"], "<i8")
+        lengths = self._lengths[stored]
+        offsets[stored] = _following(sent[0], lengths) if len(sent) == 1 else sent
+        return replace(self, number=raw["number"], first=raw["first"], offsets=offsets)
 
     @classmethod
-    def decode(cls, data: bytes, head: Head, number: int) -> Page:
+    def decode(cls, data: bytes, head: Head, number: int, known: Page | None = None) -> Page:
         """Parse the encoded form of a page of a version, of which the number is known.
+
+        Parameters
+        ----------
+        data : bytes
+        head : Head
+        number : int
+        known : Page, optional
+            The page of another version of which the `content` was sent along with the request: the answer
+            may be that nothing of it changed.
 
         Raises
         ------
@@ -310,10 +359,14 @@ class Page:
             If its seal is broken, it is not that page, or it contradicts itself or the head.
         """
         try:
-            raw = _unseal(data)
+            raw = unseal(data)
+            if known is not None and "unchanged" in raw:
+                page = known._moved(raw)
+                page._check(head, number)
+                return page
             nblocks = raw["slots_per_chunk"] - 2
             columns = {
-                name: _view(raw[name], dtype).reshape([-1 if n is None else n or nblocks for n in shape])
+                name: view(raw[name], dtype).reshape([-1 if n is None else n or nblocks for n in shape])
                 for name, dtype, shape in _COLUMNS
                 if nblocks or not name.startswith("block")
             }
@@ -365,6 +418,11 @@ class Page:
             raise ValueError(f"contradictory {', '.join(wrong)}")
 
 
+def _following(first: np.int64, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where parts of some lengths begin that lie one behind the other."""
+    return first + np.cumsum(lengths) - lengths
+
+
 # name, dtype, shape (None: as many as there are, 0: blocks per chunk)
 _COLUMNS: tuple[tuple[str, str, tuple[int | None, ...]], ...] = (
     ("kinds", "u1", (None,)),
@@ -379,29 +437,3 @@ _COLUMNS: tuple[tuple[str, str, tuple[int | None, ...]], ...] = (
 )
 
 _OFTEN_ZERO = frozenset({"slacks", "slack_digests", "preambles"})
-
-
-def _pack(array: npt.NDArray[Any], dtype: str) -> bytes:
-    return np.ascontiguousarray(array, dtype=dtype).tobytes()
-
-
-def _view(data: bytes, dtype: str) -> npt.NDArray[Any]:
-    return np.frombuffer(data, dtype=dtype)
-
-
-def _seal(members: dict[str, Any]) -> bytes:
-    packed = bytes(msgpack.packb({"format": FORMAT, **members}))
-    return digest(packed) + packed
-
-
-def _unseal(data: bytes) -> dict[str, Any]:
-    packed = memoryview(data)[DIGEST_BYTES:]
-    if digest(packed) != data[:DIGEST_BYTES]:
-        raise ValueError("it is damaged, or of another format: its seal is broken")
-    try:
-        raw = msgpack.unpackb(packed)
-    except Exception as error:  # msgpack raises a dozen types, not all of one base
-        raise ValueError(f"not MessagePack: {error}") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise ValueError("not of this format")
-    return raw

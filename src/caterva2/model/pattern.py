@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from caterva2.errors import InvalidPath
 from caterva2.model.path import MAX_PATH_BYTES
 
-__all__ = ["check_pattern", "matches"]
+__all__ = ["FollowMode", "check_pattern", "matches"]
+
+FollowMode = Literal["meta", "cached", "full"]
+"""What of a followed dataset is refreshed at once when it changes: its metadata; that and what was cached of
+it before; all of it. In this order: of several patterns that name one, the one that wants most counts."""
 
 
 def check_pattern(pattern: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import aiohttp
@@ -106,7 +106,9 @@ class HttpSource:
 
         return await self._upstream.twice(path, attempt)
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self, head: Head, numbers: Sequence[int], known: Mapping[int, Page] | None = None
+    ) -> list[Page]:
         """Return pages of a version's manifest, fetched in few requests; see `Source.pages`.
 
         Raises
@@ -118,13 +120,16 @@ class HttpSource:
             raise IndexError(f"{head.path} has pages 0 to {head.npages - 1}, asked for {wanted}")
         batches = [wanted[n : n + PAGES_PER_REQUEST] for n in range(0, len(wanted), PAGES_PER_REQUEST)]
         got = await _together(
-            self._upstream.twice(head.path, self._page_batch, head, batch) for batch in batches
+            self._upstream.twice(head.path, self._page_batch, head, batch, known or {}) for batch in batches
         )
         pages = {page.number: page for batch in got for page in batch}
         return [pages[number] for number in numbers]
 
-    async def _page_batch(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def _page_batch(self, head: Head, numbers: Sequence[int], known: Mapping[int, Page]) -> list[Page]:
         query = f"?pages={_number_ranges(numbers)}"
+        contents = [known[number].content.hex() if number in known else "" for number in numbers]
+        if any(contents):
+            query += f"&known={','.join(contents)}"
         async with (
             self._upstream.slot(),
             self._upstream.answer(head.path, "/api/manifest/", head.etag, query=query) as response,
@@ -132,7 +137,7 @@ class HttpSource:
             body = await self._upstream.body(response)
         try:
             return [
-                Page.decode(item, head, number)
+                Page.decode(item, head, number, known.get(number))
                 for number, item in zip(numbers, msgpack.unpackb(body), strict=True)
             ]
         except Exception as error:  # msgpack raises a dozen types, not all of one base

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -194,7 +194,12 @@ class LocalSource:
             self._gone(path, etag, version.etag)
         return await self._heads.get((path, version.etag), lambda: self._load_or_make_head(path, version))
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self,
+        head: Head,
+        numbers: Sequence[int],
+        known: Mapping[int, Page] | None = None,  # noqa: ARG002  # nothing is moved
+    ) -> list[Page]:
         """Return pages of a version; those that nobody asked for yet are made now. See `Source.pages`."""
         version = self._current(head)
         if wrong := [number for number in numbers if not 0 <= number < head.npages]:

@@ -6,7 +6,7 @@ them, so a publisher's directory, a publisher at the other end of a wire and a c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from caterva2.model.extents import Extent
@@ -39,8 +39,18 @@ class Source(Protocol):
         """
         ...
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self, head: Head, numbers: Sequence[int], known: Mapping[int, Page] | None = None
+    ) -> list[Page]:
         """Return pages of a version's manifest, in the order asked for.
+
+        Parameters
+        ----------
+        head : Head
+        numbers : sequence of int
+        known : mapping of int to Page, optional
+            What is known of the same chunks from other versions, by the number of the page asked for: where
+            nothing changed, that needs not be moved again.
 
         Raises
         ------

@@ -1,51 +1,64 @@
-"""Following datasets: their metadata is here before anybody asks, and stays current."""
+"""Following datasets: what is wanted of them is here before anybody asks, and stays current."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import get_args
 
 import structlog
 
-from caterva2.errors import Caterva2Error, NotFound
+from caterva2.cache.cached import CachedSource
+from caterva2.errors import Caterva2Error, Changed, NotFound
 from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.path import DatasetPath, parse_path
-from caterva2.model.pattern import check_pattern, matches
-from caterva2.source.protocol import Source
+from caterva2.model.pattern import FollowMode, check_pattern, matches
 from caterva2.subscriber.naming import matching, named
 from caterva2.subscriber.store import SubscriberStore
 
 __all__ = ["Follower"]
 
+_MODES: tuple[FollowMode, ...] = get_args(FollowMode)
+
+HEADS = 4
+"""How many heads are fetched at once."""
+
+REFRESHES = 2
+"""How many datasets have their bytes refreshed at once."""
+
+RETRY_S = 5.0
+"""What could not be had of a root that is online is tried again after so many seconds."""
+
 log = structlog.get_logger(__name__)
 
 
 class Follower:
-    """Keeps the heads of followed datasets in the cache, at their current version.
+    """Keeps followed datasets in the cache, at their current version.
 
     Parameters
     ----------
     catalogue : Catalogue
     store : SubscriberStore
         Where the patterns are kept.
-    source : Source
-        The cache; reading a head through it keeps the head.
+    source : CachedSource
+        Reading a head through it keeps the head.
     """
 
-    def __init__(self, catalogue: Catalogue, store: SubscriberStore, source: Source) -> None:
+    def __init__(self, catalogue: Catalogue, store: SubscriberStore, source: CachedSource) -> None:
         self._catalogue = catalogue
         self._store = store
         self._source = source
-        self._patterns = store.follows()
-        self._wanted: dict[DatasetPath, None] = {}  # ordered: first changed, first fetched
-        self._work = asyncio.Event()
+        self._patterns = _load(store)
+        self._heads = _Waiting()
+        self._refreshes = _Waiting()
         self._stop_listening = catalogue.listen(self._on_event)
 
     @property
-    def patterns(self) -> list[str]:
-        """The patterns that are followed."""
-        return list(self._patterns)
+    def patterns(self) -> dict[str, FollowMode]:
+        """The patterns that are followed, and how."""
+        return dict(self._patterns)
 
-    def follow(self, pattern: str) -> int:
+    def follow(self, pattern: str, mode: FollowMode = "cached") -> int:
         """Follow what a pattern names, now and later; returns how many datasets that is now.
 
         Raises
@@ -57,9 +70,9 @@ class Follower:
         """
         pattern = check_pattern(pattern)
         found = named(self._catalogue, pattern)
-        self._store.follow(pattern)
-        self._patterns = self._store.follows()
-        self._want(found)
+        self._store.follow(pattern, mode)
+        self._patterns = _load(self._store)
+        self._heads.add(found)
         return len(found)
 
     def unfollow(self, pattern: str) -> int:
@@ -76,43 +89,88 @@ class Follower:
         if not self._store.unfollow(pattern):
             followed = ", ".join(self._patterns) or "nothing"
             raise NotFound(pattern, f"{pattern!r} is not followed (followed: {followed})")
-        self._patterns = self._store.follows()
-        return len(self._matching([pattern]))
+        self._patterns = _load(self._store)
+        return len(matching(self._catalogue, [pattern]))
 
     def followed(self) -> list[DatasetPath]:
         """Return the datasets that are followed, sorted."""
-        return self._matching(self._patterns)
+        return matching(self._catalogue, list(self._patterns))
 
     def follows(self, path: DatasetPath) -> bool:
         """Return whether a dataset is followed, or would be if it existed."""
-        return any(matches(pattern, str(path)) for pattern in self._patterns)
+        return self.mode(path) is not None
 
-    def _matching(self, patterns: list[str]) -> list[DatasetPath]:
-        return matching(self._catalogue, patterns)
-
-    def _want(self, paths: list[DatasetPath]) -> None:
-        self._wanted.update(dict.fromkeys(paths))
-        self._work.set()
+    def mode(self, path: DatasetPath) -> FollowMode | None:
+        """Return how a dataset is followed, or would be if it existed; None if it is not."""
+        modes = [mode for pattern, mode in self._patterns.items() if matches(pattern, str(path))]
+        return max(modes, key=_MODES.index, default=None)
 
     def _on_event(self, event: Event, entry: Entry | None) -> None:
         if event.kind == "online":
-            self._want([path for path in self.followed() if path.root == event.path])
-        elif entry is not None and any(matches(pattern, event.path) for pattern in self._patterns):
-            self._want([parse_path(event.path)])
+            self._heads.add(path for path in self.followed() if path.root == event.path)
+        elif entry is not None and self.follows(path := parse_path(event.path)):
+            self._heads.add([path])
 
     async def run(self) -> None:
-        """Fetch what is wanted, for ever. What cannot be had now is wanted again when its root is online."""
-        self._want(self.followed())
+        """Refresh what is wanted, for ever. Heads go first: no small change waits for a large one."""
+        self._heads.add(self.followed())
         try:
-            while True:
-                await self._work.wait()
-                self._work.clear()
-                while self._wanted:
-                    path = next(iter(self._wanted))
-                    del self._wanted[path]
-                    try:
-                        await self._source.head(path)
-                    except Caterva2Error as error:
-                        log.debug("not followed now", dataset=str(path), reason=str(error))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(HEADS):
+                    group.create_task(self._work(self._heads, self._fetch_head))
+                for _ in range(REFRESHES):
+                    group.create_task(self._work(self._refreshes, self._refresh))
         finally:
             self._stop_listening()
+
+    async def _work(
+        self, waiting: _Waiting, work: Callable[[DatasetPath, FollowMode], Awaitable[None]]
+    ) -> None:
+        while True:
+            path = await waiting.next()
+            mode = self.mode(path)
+            if mode is None:
+                continue
+            try:
+                await work(path, mode)
+            except (NotFound, Changed) as error:  # we hear of what comes next
+                log.debug("changed while it was refreshed", dataset=str(path), reason=str(error))
+            except Caterva2Error as error:
+                log.debug("cannot be refreshed now", dataset=str(path), reason=str(error))
+                root = self._catalogue.roots.get(path.root)
+                if root is not None and root.state != "offline":  # else wanted again once it is online
+                    asyncio.get_running_loop().call_later(RETRY_S, self._heads.add, [path])
+
+    async def _fetch_head(self, path: DatasetPath, mode: FollowMode) -> None:
+        await self._source.head(path)
+        if mode != "meta":
+            self._refreshes.add([path])
+
+    async def _refresh(self, path: DatasetPath, mode: FollowMode) -> None:
+        if not await self._source.refresh(path, full=mode == "full"):
+            log.warning("followed, but there is no room to keep it", dataset=str(path))
+
+
+class _Waiting:
+    """Datasets that wait for something to be done with them, each once; first come, first served."""
+
+    def __init__(self) -> None:
+        self._paths: dict[DatasetPath, None] = {}
+        self._there = asyncio.Event()
+
+    def add(self, paths: Iterable[DatasetPath]) -> None:
+        self._paths.update(dict.fromkeys(paths))
+        if self._paths:
+            self._there.set()
+
+    async def next(self) -> DatasetPath:
+        while not self._paths:
+            self._there.clear()
+            await self._there.wait()
+        path = next(iter(self._paths))
+        del self._paths[path]
+        return path
+
+
+def _load(store: SubscriberStore) -> dict[str, FollowMode]:
+    return {pattern: mode for pattern, mode in store.follows().items() if mode in _MODES}

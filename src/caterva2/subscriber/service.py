@@ -24,10 +24,11 @@ from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server, announced_url
 from caterva2.http.service import Service
 from caterva2.model.catalogue import Catalogue
-from caterva2.model.path import DatasetPath, parse_path
+from caterva2.model.path import DatasetPath
 from caterva2.source.slices import Reader
 from caterva2.state import StateLock
 from caterva2.subscriber.cache_routes import cache_router
+from caterva2.subscriber.deletions import drop_deleted
 from caterva2.subscriber.follow import Follower
 from caterva2.subscriber.origins import Origins
 from caterva2.subscriber.pins import Pins
@@ -104,7 +105,7 @@ class SubscriberService(Service):
         self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
         self._spawn(stack, follower.run())
         self._spawn(stack, _write_roots(self.catalogue, store))
-        self._spawn(stack, _drop_deleted(self.catalogue, self.source))
+        self._spawn(stack, drop_deleted(self.catalogue, self.source))
 
         metrics = self._metrics()
         streams = EventStreams(self.catalogue)
@@ -160,19 +161,6 @@ class SubscriberService(Service):
     def url(self) -> str:
         """The address for others."""
         return self.settings.url or announced_url(self.address, self.settings.broker)
-
-
-async def _drop_deleted(catalogue: Catalogue, cache: CachedSource) -> None:
-    """Drop what is cached of datasets when they are deleted."""
-    deleted: asyncio.Queue[str] = asyncio.Queue()
-    undo = catalogue.listen(
-        lambda event, _: deleted.put_nowait(event.path) if event.kind == "deleted" else None
-    )
-    try:
-        while True:
-            await cache.drop(parse_path(await deleted.get()))
-    finally:
-        undo()
 
 
 async def _write_roots(catalogue: Catalogue, store: SubscriberStore) -> None:

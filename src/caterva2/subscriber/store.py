@@ -13,7 +13,7 @@ from caterva2.model.path import parse_path
 
 __all__ = ["SubscriberStore"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE roots (
@@ -29,7 +29,9 @@ CREATE TABLE follows (pattern TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROW
 
 _PINS = "CREATE TABLE pins (pattern TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;"
 
-_UPGRADES = {2: _PINS}
+_MODES = "ALTER TABLE follows ADD COLUMN mode TEXT NOT NULL DEFAULT 'cached';"
+
+_UPGRADES = {2: _PINS, 3: _MODES}
 
 
 class SubscriberStore:
@@ -47,7 +49,7 @@ class SubscriberStore:
     """
 
     def __init__(self, file: Path) -> None:
-        self._db = open_database(file, _SCHEMA + _PINS, SCHEMA_VERSION, _UPGRADES)
+        self._db = open_database(file, _SCHEMA + _PINS + _MODES, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
 
     def close(self) -> None:
@@ -114,13 +116,17 @@ class SubscriberStore:
 
     # -- follows ---------------------------------------------------------------------------------
 
-    def follows(self) -> list[str]:
-        """Return the patterns that are followed, sorted."""
-        return [pattern for (pattern,) in self._db.execute("SELECT pattern FROM follows ORDER BY pattern")]
+    def follows(self) -> dict[str, str]:
+        """Return the patterns that are followed, sorted, and how."""
+        return dict(self._db.execute("SELECT pattern, mode FROM follows ORDER BY pattern"))
 
-    def follow(self, pattern: str) -> None:
-        """Add a pattern; one that is there already stays."""
-        self._db.execute("INSERT OR IGNORE INTO follows VALUES (?, ?)", (pattern, time.time()))
+    def follow(self, pattern: str, mode: str) -> None:
+        """Add a pattern, or change how it is followed."""
+        self._db.execute(
+            "INSERT INTO follows (pattern, since, mode) VALUES (?1, ?2, ?3) "
+            "ON CONFLICT (pattern) DO UPDATE SET mode = ?3",
+            (pattern, time.time(), mode),
+        )
 
     def unfollow(self, pattern: str) -> bool:
         """Remove a pattern; returns whether it was there."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-import msgpack
 from aiohttp import web
 
 from caterva2.errors import Changed, IntegrityError, InvalidPath, NotFound, Unavailable
+from caterva2.http.data import encode_pages, parse_known
 from caterva2.model.manifest import Head
 from caterva2.model.path import parse_path
 from caterva2.source.protocol import Source
@@ -275,7 +275,8 @@ class FaultyOrigin:
             first, _, last = part.partition("-")
             numbers += range(int(first), int(last or first) + 1)
         pages = await self.source.pages(head, numbers)
-        return 200, headers, msgpack.packb([page.encode() for page in pages])
+        known = parse_known(request.query.get("known"), len(numbers))
+        return 200, headers, encode_pages(pages, known)
 
     async def _data_answer(self, request: web.Request, head: Head, fault: FaultKind | None) -> _Answer:
         await self.gate.wait()

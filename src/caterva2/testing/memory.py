@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +78,12 @@ class FileSource:
             raise Changed(str(path), etag, self._head.etag)
         return self._head
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self,
+        head: Head,
+        numbers: Sequence[int],
+        known: Mapping[int, Page] | None = None,  # noqa: ARG002  # nothing is moved
+    ) -> list[Page]:
         """Return pages; see `Source.pages`."""
         for number in numbers:
             if number not in self._pages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,7 +93,12 @@ class MemoryOrigin:
             raise Changed(str(path), etag, head.etag)
         return head
 
-    async def pages(self, head: Head, numbers: Sequence[int]) -> list[Page]:
+    async def pages(
+        self,
+        head: Head,
+        numbers: Sequence[int],
+        known: Mapping[int, Page] | None = None,  # noqa: ARG002  # nothing is moved
+    ) -> list[Page]:
         """Return pages of a version; see `Source.pages`."""
         self.calls["pages"] += 1
         self._check(head)
