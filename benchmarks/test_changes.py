@@ -277,7 +277,7 @@ def copied_bytes(url: str) -> int | None:
     found = [
         line.split()[1]
         for line in urllib3.request("GET", f"{url}/metrics").data.decode().splitlines()
-        if line.startswith("caterva2_cache_copied_bytes_total")
+        if line.startswith("caterva2_subscriber_cache_taken_over_bytes_total ")
     ]
     return int(float(found[0])) if found else None
 

@@ -22,6 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ import caterva2
 from caterva2.client.events import EventStream
 from caterva2.errors import Caterva2Error
 from caterva2.http.negotiation import MEDIA_TYPES
+from caterva2.state import process_exists
 from caterva2.testing.network import Link, Network
 from caterva2.testing.processes import ForkedService
+from caterva2.testing.waiting import wait_until
 
 EXAMPLES = int(os.environ.get("CATERVA2_TEST_EXAMPLES", "5"))
 STEPS = 15
@@ -222,7 +225,7 @@ class Watch:
         self._http.clear()
 
     def fault(self, path: str, what: str) -> None:
-        self.faults.append(f"{self.name}, {path}: {what}")
+        self.faults.append(f"{self.name}, {path}: {what}, at {datetime.now(UTC).isoformat()}")
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -435,8 +438,10 @@ class ChangesMachine(RuleBasedStateMachine):
     def kill_service(self, name: str) -> None:
         service = self.running.pop(name, None)
         if service is not None:
+            children = service.children()
             self.signal_bus(signal.SIGCONT, service)  # it ends with its broker, unless it is stopped
             service.kill()
+            wait_until(lambda: not any(map(process_exists, children)))
 
     def kill_all(self) -> None:
         for name in list(self.running):
