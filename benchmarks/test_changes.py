@@ -184,7 +184,7 @@ class Large:
         return self._chunks(1)
 
     def one_percent(self) -> Callable[[], object]:
-        return self._chunks(max(2, round(0.01 * SHAPE[0] // SLAB * 16)))
+        return self._chunks(max(2, round(0.01 * SHAPE[0] / SLAB * 16)))
 
     def _chunks(self, count: int) -> Callable[[], object]:
         with self._copy() as array:
@@ -338,7 +338,7 @@ def row(
     ratio = f"{received / changed:.3f}" if changed else "-"
     now = copied_bytes(site.url)
     local = "-" if copied is None or now is None else f"{(now - copied) / 1e6:.1f}"
-    return f"| {kind} | {changed / 1e6:.2f} | {received / 1e6:.2f} | {ratio} | {took:.2f} | {local} |"
+    return f"| {kind} | {changed / 1e6:.2f} | {received / 1e6:.3f} | {ratio} | {took:.2f} | {local} |"
 
 
 def etag_of(client: caterva2.Client) -> str:

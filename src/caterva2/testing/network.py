@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 __all__ = ["Link", "LinkState", "Network"]
 
 LinkState = Literal["open", "cut", "hung"]
-"""``cut``: connections are reset; ``hung``: they stay, and nothing comes through any more."""
+"""``cut``: connections end, and new ones at once; ``hung``: they stay, and nothing comes through any more."""
 
 PIECE_BYTES = 1 << 18
 
