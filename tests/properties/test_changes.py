@@ -375,7 +375,6 @@ class ChangesMachine(RuleBasedStateMachine):
         self.running: dict[str, ForkedService] = {}
         self.stack.callback(self.kill_all)
         self.saved: set[str] = set()
-        self.full: set[str] = set()
         self.log: list[str] = []
         self.began = time.monotonic()
 
@@ -508,7 +507,6 @@ class ChangesMachine(RuleBasedStateMachine):
     def join(self) -> None:
         """Let a subscriber with an empty state come in place of one."""
         self.note("join")
-        self.full.discard("two")
         self.kill_service("two")
         shutil.rmtree(self.scratch / "two")
         self.watches["two"].close()
@@ -670,7 +668,6 @@ class ChangesMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(SUBSCRIBERS), mode=st.sampled_from(["meta", "cached", "full"]))
     def follow(self, name: str, mode: str) -> None:
         self.note(f"follow {name} {mode}")
-        (self.full.add if mode == "full" else self.full.discard)(name)
         self.ask(name, "POST", f"/api/follow/*?mode={mode}")
 
     @rule(name=st.sampled_from(SUBSCRIBERS))
@@ -700,8 +697,6 @@ class ChangesMachine(RuleBasedStateMachine):
         for name in SERVICES:
             if name not in self.running:
                 self.start_service(name)
-        for name in self.full:  # it may have been dropped since
-            self.ask(name, "POST", "/api/follow/*?mode=full")
         began = time.monotonic()
         while differences := self.differences():
             self.fail_if(differences if time.monotonic() > began + AT_REST_S else [])
@@ -710,30 +705,27 @@ class ChangesMachine(RuleBasedStateMachine):
         self.note(f"rests after {took[-1]:.2f}")
 
     def differences(self) -> list[str]:
-        """Return in what the subscribers, and what they say, differ from the directory."""
-        found = []
-        for name, watch in self.watches.items():
-            try:
-                followed = json.loads(watch.get("/api/followed").data)["datasets"]
-                part = [row for row in followed if row.get("mode") == "full" and not row["complete"]]
-                found += [f"{name} has not all of {row['path']}" for row in part]
-                rows = json.loads(watch.get("/api/catalogue/foo").data).get("rows", [])
-                names = {row["path"].removeprefix("foo/") for row in rows}
-                if names != set(self.truth.now):
-                    found.append(f"{name} has {sorted(names)}, there are {sorted(self.truth.now)}")
-                    continue
-                for path in names:
-                    answer = watch.get(f"/data/foo/{path}")
-                    is_fresh = answer.headers.get("X-Caterva2-Freshness") == "fresh"
-                    data = (self.root / path).read_bytes()
-                    assert data == self.truth.now[path].data
-                    if answer.status != 200 or not is_fresh or answer.data != data:
-                        what = answer.data[:300] if answer.status != 200 else digest(answer.data)
-                        found.append(f"{name}, {path}: status {answer.status}, {is_fresh=}, {what!r}")
-                        break
-            except urllib3.exceptions.HTTPError as error:
-                found.append(f"{name} is not reached: {error}")
-        return found
+        """Return in what the services, and what they say, differ from the directory."""
+        urls = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
+        try:
+            found = [difference for name in SERVICES for difference in self.names_differ(name, urls[name])]
+            return found or [d for name in SUBSCRIBERS for d in self.data_differ(name, urls[name])]
+        except urllib3.exceptions.HTTPError as error:
+            return [f"not reached: {error}"]
+
+    def names_differ(self, name: str, url: str) -> Iterator[str]:
+        answer = urllib3.request("GET", f"{url}/api/catalogue/foo", retries=False, timeout=20)
+        names = [row["path"].removeprefix("foo/") for row in json.loads(answer.data).get("rows", ())]
+        if names != sorted(self.truth.now):
+            yield f"{name} has {names}, there are {sorted(self.truth.now)}"
+
+    def data_differ(self, name: str, url: str) -> Iterator[str]:
+        for path, content in self.truth.now.items():
+            assert (self.root / path).read_bytes() == content.data
+            answer = urllib3.request("GET", f"{url}/data/foo/{path}", retries=False, timeout=20)
+            freshness = answer.headers.get("X-Caterva2-Freshness")
+            if answer.status != 200 or answer.data != content.data or freshness != "fresh":
+                yield f"{name}, {path}: status {answer.status}, {freshness}, {digest(answer.data)}"
 
     def fail_if(self, faults: list[str]) -> None:
         if faults:
