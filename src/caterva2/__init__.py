@@ -12,12 +12,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from caterva2.errors import Caterva2Error
+from caterva2.errors import Caterva2Error, Changed
 
 if TYPE_CHECKING:
     from caterva2.client import Array, Client, File, Frame, connect
 
-__all__ = ["Array", "Caterva2Error", "Client", "File", "Frame", "__version__", "connect"]
+__all__ = ["Array", "Caterva2Error", "Changed", "Client", "File", "Frame", "__version__", "connect"]
 
 
 def __getattr__(name: str) -> Any:  # Any: module attributes of any type

@@ -56,7 +56,13 @@ def test_info_of_what_is_followed(cat2) -> None:
     ]
     rows = cat2("info", "--json")
     assert [row["path"] for row in rows] == ["foo/dir1/ds-2d.b2nd", "foo/dir1/ds-3d.b2nd", "foo/ds-1d.b2nd"]
-    assert set(rows[0]) == {"path", "etag", "size", "cached_bytes", "complete", "freshness", "age_s"}
+    keys = {"path", "etag", "size", "cached_bytes", "complete", "mode", "freshness", "age_s"}
+    assert set(rows[0]) == keys
+    assert {row["mode"] for row in rows} == {"cached"}
+    cat2("follow", "--full", "foo/dir1/*")
+    cat2("follow", "--meta", "foo/ds-1d.b2nd")
+    assert [row["mode"] for row in cat2("info", "--json")] == ["full", "full", "meta"]
+    assert "exclude" in cat2("follow", "--full", "--meta", "foo", code=2)
     assert "foo/ds-1d.b2nd" in cat2("info")
     cat2("unfollow", "foo/dir1/*", "foo/ds-1d.b2nd")
     assert cat2("info", "--json") == []

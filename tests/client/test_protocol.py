@@ -94,7 +94,10 @@ def test_bad_data_of_an_error_does_not_hide_it(retry_after_s) -> None:
 def test_paths_are_percent_encoded() -> None:
     assert protocol.ask_info("foo/é #?%&+ x.b2nd").target == "/api/info/foo/%C3%A9%20%23%3F%25%26%2B%20x.b2nd"
     assert protocol.dataset_url(URL, "foo/a b") == f"{URL}/data/foo/a%20b"
-    assert protocol.ask_follow("foo/dir [1]/*").target == "/api/follow/foo/dir%20%5B1%5D/%2A"
+    assert protocol.ask_follow("foo/dir [1]/*", "full").target == (
+        "/api/follow/foo/dir%20%5B1%5D/%2A?mode=full"
+    )
+    assert protocol.ask_follow("foo/*", None).target == "/api/unfollow/foo/%2A"
     assert protocol.ask_rows("foo", "é&x").target == "/api/catalogue/foo?limit=1000&after=%C3%A9%26x"
     assert protocol.ask_events("foo/é*", None).target == "/api/events?pattern=foo%2F%C3%A9%2A"
 
@@ -119,7 +122,7 @@ def test_long_lists_of_indices_go_as_a_body() -> None:
     assert (long.method, long.target) == ("POST", "/api/fetch/foo/x")
     assert json.loads(long.body) == {"indices": [list(range(5000))]}
     assert long.idempotent
-    assert not protocol.ask_follow("foo").idempotent
+    assert not protocol.ask_follow("foo", "meta").idempotent
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b'{"foo": 1}', b"\xff\xfe"])

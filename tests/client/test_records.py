@@ -12,7 +12,7 @@ ROOT = {"name": "foo", "state": "online", "datasets": 3, "bytes": 9, "publisher"
 ROW = {"path": "foo/x", "kind": "array", "size": 9, "shape": [2, 3], "dtype": "int32", "etag": "ab"}
 ROW |= {"generation": 5, "mtime": "2020-01-01T00:00:00+00:00", "error": None}
 FOLLOWED = {"path": "foo/x", "etag": "ab", "size": 9, "cached_bytes": 3, "complete": False}
-FOLLOWED |= {"freshness": "fresh", "age_s": None}
+FOLLOWED |= {"mode": "full", "freshness": "fresh", "age_s": None}
 
 
 @pytest.mark.parametrize(("kind", "json"), [(RootInfo, ROOT), (Row, ROW), (Followed, FOLLOWED)])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -29,6 +30,9 @@ START_S = 1.2
 
 QUOTA = "2MB"
 """Less than the 4.5 MB that are published: versions are evicted all the time."""
+
+FOLLOWED = {"a0.b2nd": "full", "a1.b2nd": "cached", "a2.b2nd": "meta"}
+"""These are refreshed at once, the others when they are read."""
 
 PLAIN = "plain.bin"
 SHAPE = (48, 80, 100)
@@ -145,10 +149,11 @@ class Reader(threading.Thread):
 
 
 class Writer(threading.Thread):
-    """Replaces a dataset now and then, and tells the truth about it."""
+    """Replaces a dataset now and then, in part or wholly, and tells the truth about it."""
 
-    def __init__(self, hunt, publisher_url, root) -> None:
+    def __init__(self, hunt, publisher_url, root, arrays) -> None:
         super().__init__(name="writer")
+        self.arrays = dict(arrays)
         self.chance = random.Random(~SEED)
         self.hunt, self.publisher_url, self.root = hunt, publisher_url, root
         self.error: BaseException | None = None
@@ -171,10 +176,15 @@ class Writer(threading.Thread):
         noise = np.random.default_rng(self.chance.getrandbits(32))
         if name == PLAIN:
             array, temporary = None, self.root.parent / "next"
-            temporary.write_bytes(noise.bytes(self.hunt.sizes[name]))
+            size = self.hunt.sizes[name]
+            kept = file.read_bytes()[: size // 2] if self.chance.random() < 0.5 else b""
+            temporary.write_bytes(noise.bytes(size - len(kept)) + kept)
             temporary.replace(file)
         else:
-            array = noise.integers(0, 1 << 14, SHAPE, np.uint16)
+            array = self.arrays[name].copy()
+            changed = slice(0, 16) if self.chance.random() < 0.5 else slice(None)
+            array[changed] = noise.integers(0, 1 << 14, array[changed].shape, np.uint16)
+            self.arrays[name] = array
             write_array(file, array, chunks=(16, 40, 50), blocks=(4, 20, 50))
         wait_until(lambda: self.etag(name) != old)
         self.hunt.truth.add(self.etag(name), file.read_bytes(), array)
@@ -210,7 +220,9 @@ def test_no_kill_makes_a_wrong_byte(site, start, ask, root, arrays, capsys) -> N
     publisher, subscriber = start(quota=QUOTA)
     hunt = Hunt(ask, root)
     hunt.url = subscriber.url("subscriber")
-    writer = Writer(hunt, publisher.url("publisher"), root)
+    writer = Writer(hunt, publisher.url("publisher"), root, arrays)
+    for name, mode in FOLLOWED.items():
+        site.run("follow", f"foo/{name}", *([f"--{mode}"] if mode != "cached" else []))
     for name in hunt.names:
         hunt.truth.add(writer.etag(name), (root / name).read_bytes(), arrays.get(name))
     threads = [writer, *(Reader(number, hunt) for number in range(READERS))]
@@ -218,7 +230,7 @@ def test_no_kill_makes_a_wrong_byte(site, start, ask, root, arrays, capsys) -> N
         thread.start()
 
     again = ["--listen", hunt.url.removeprefix("http://"), "--state", str(site.directory / "subscriber")]
-    evicted = 0
+    evicted = taken_over = 0
     try:
         for _ in range(KILLS):
             if chance.random() < 0.75:
@@ -229,6 +241,8 @@ def test_no_kill_makes_a_wrong_byte(site, start, ask, root, arrays, capsys) -> N
                     subscriber.popen.wait(chance.uniform(0, START_S))
             if hunt.over.is_set():
                 break
+            with contextlib.suppress(urllib3.exceptions.HTTPError, AssertionError):  # it may not be there yet
+                taken_over += ask.metric(hunt.url, "caterva2_subscriber_cache_taken_over_total")
             subscriber.kill()
             subscriber = site.start("subscriber", *again, "--quota", QUOTA)
         subscriber.url("subscriber")
@@ -244,7 +258,7 @@ def test_no_kill_makes_a_wrong_byte(site, start, ask, root, arrays, capsys) -> N
     hunt.truth.judge_the_rest()
     with capsys.disabled():
         print(
-            f"\n{KILLS} kills, {writer.replaced} files replaced, "
+            f"\n{KILLS} kills, {writer.replaced} files replaced, {taken_over} extents taken over, "
             f"{hunt.truth.compared.total()} answers compared "
             f"{json.dumps(hunt.truth.compared)}, {len(hunt.truth.wrong)} wrong; {json.dumps(hunt.statuses)}"
         )

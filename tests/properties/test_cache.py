@@ -246,6 +246,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.reader = Reader(self.cached, self.worker, limit_bytes=1 << 30)
 
     def close(self) -> None:
+        done["taken over"] += self.cached.stats.taken_over
         self.run(self.cached.close())
         done["rejected"] += self.cached.stats.rejected
         done["evicted"] += self.cached.stats.evicted
@@ -364,6 +365,19 @@ class CacheMachine(RuleBasedStateMachine):
         if filled and self.quota is None and self.now[path].head.etag not in self.miscounted:
             assert self.cached.state(path).complete
 
+    @rule(path=paths, full=st.booleans())
+    def refresh(self, path: DatasetPath, full: bool) -> None:
+        """Have of the current version what was here of earlier ones."""
+        self.begin(path)
+        refreshed = self.ask(path, self.cached.refresh(path, full=full), here=False)
+        if refreshed and self.now[path].head.etag not in self.miscounted:
+            done["refreshed"] += 1
+            assert [state.etag for state in self.cached.states() if state.path == path] in (
+                [],
+                [self.now[path].head.etag],
+            )
+            assert not full or self.over or self.cached.state(path).complete
+
     def is_complete(self, path: DatasetPath) -> bool:
         return self.stored(path) is not None and self.cached.state(path).complete
 
@@ -431,6 +445,13 @@ class CacheMachine(RuleBasedStateMachine):
             assert error.wanted_etag == version.head.etag
 
     # -- what others do --------------------------------------------------------------------------
+
+    @rule(path=st.sampled_from(FILES), pages=st.integers(0, 2), cut=st.integers(0, 2 * PAGE))
+    def shift_file(self, path: DatasetPath, pages: int, cut: int) -> None:
+        """Put something before what a file has, and cut its end: the same bytes, elsewhere."""
+        self.begin(path)
+        data = bytes([pages]) * (pages * PAGE) + self.now[path].data
+        self.publish(path, data[: max(PAGE, min(len(data) - cut, 6 * PAGE))], None)
 
     @rule(path=st.sampled_from(FILES), size=st.none() | st.integers(0, 4 * PAGE), seed=st.integers(0, 2**30))
     def replace_file(self, path: DatasetPath, size: int | None, seed: int) -> None:

@@ -41,7 +41,8 @@ class Site:
 
     async def settle(self):
         """Wait until nothing is to be done."""
-        waiting = (self.follower._heads._paths, self.follower._refreshes._paths)
+        follower = self.follower
+        waiting = [queue._paths for queue in (follower._heads, follower._small, follower._large)]
         await until(lambda: not any(waiting) and not self.source.in_flight)
         await asyncio.sleep(0)
 
@@ -160,17 +161,20 @@ async def test_what_is_of_a_root_that_went_waits_for_it(running, monkeypatch):
         await until(lambda: site.here(A) is not None and site.source.state(A).complete)
 
 
-async def test_small_changes_do_not_wait_for_large_ones(running):
+async def test_small_changes_do_not_wait_for_large_ones(running, monkeypatch):
+    monkeypatch.setattr(follow, "LARGE_BYTES", len(DATA) + 2)
     async with running() as site:
         site.follower.follow("foo", "full")
         await until(lambda: site.source.state(A).complete and site.source.state(B).complete)
         site.origin.gate.clear()
+        reads = site.origin.calls["read"]
         for n in range(follow.REFRESHES + 1):
-            site.publish(DatasetPath("foo", f"large{n}"), DATA)
-        site.publish(A, b"small")
-        await until(lambda: site.here(A) is not None)  # its metadata are here
+            site.publish(DatasetPath("foo", f"large{n}"), DATA + bytes([n]) * 10)
+        await until(lambda: site.origin.calls["read"] >= reads + follow.REFRESHES)
+        site.publish(A, DATA)  # all of it is here, under another version
+        await until(lambda: site.here(A) is not None and site.source.state(A).complete)
         site.origin.gate.set()
-        await until(lambda: site.source.state(A).complete)
+        await until(lambda: site.source.state(DatasetPath("foo", "large2")).complete)
 
 
 async def test_slips_of_the_pen(running):

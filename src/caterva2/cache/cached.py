@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, M
 from concurrent.futures import Executor
 from pathlib import Path
 
-from caterva2.cache.batches import between, first_done, in_batches, joined
+from caterva2.cache.batches import between, joined
 from caterva2.cache.earlier import Earlier
 from caterva2.cache.eviction import ORDINARY
+from caterva2.cache.filling import Filling
 from caterva2.cache.flight import Flights
 from caterva2.cache.fsck import Checked, check_version
 from caterva2.cache.layout import Layout
-from caterva2.cache.renewal import renewed
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
 from caterva2.errors import Changed, IntegrityError, NotFound
@@ -28,14 +28,6 @@ __all__ = ["CachedSource"]
 
 STREAM_BATCH_BYTES = 4 * 1024 * 1024
 """A stream holds about twice this in memory: the batch being sent and the next."""
-
-FILL_BATCH_BYTES = 8 * 1024 * 1024
-PREPARE_BATCH_BYTES = 2 * 1024 * 1024
-FILL_BATCHES = 3
-"""Batches under way, of what is fetched to be kept."""
-
-UNKEPT_S = 10.0
-"""When what was fetched to be kept could not be, nothing more is fetched that way for so long, in seconds."""
 
 CATCH_UP_S = 1.0
 """How long to wait for news of a version that the origin has but we have not heard of yet, in seconds."""
@@ -82,7 +74,6 @@ class CachedSource:
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
     ) -> None:
         self.stats = CacheStats()
-        self._unkept_until = 0.0
         self._current = current
         self._origin = origin
         self._store = Store(
@@ -96,6 +87,7 @@ class CachedSource:
         )
         self._earlier = Earlier(self._store)
         self._layout = Layout(self)
+        self._filling = Filling(self._store, self, self._layout, self._earlier)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
         self._extents: Flights[_Key, bytes] = Flights()
@@ -114,6 +106,7 @@ class CachedSource:
         """End the fetches under way and close all files. What is here stays."""
         for flights in (self._heads, self._pages, self._extents):
             await flights.close()
+        await self._earlier.close()
         await self._store.close()
 
     # -- the contract ----------------------------------------------------------------------------
@@ -335,6 +328,11 @@ class CachedSource:
         return self._store.manifest_bytes
 
     @property
+    def contents_bytes(self) -> int:
+        """What the digests of earlier versions take in memory."""
+        return self._earlier.nbytes
+
+    @property
     def open_mirrors(self) -> int:
         """How many mirrors have their files open."""
         return self._store.open_mirrors
@@ -399,9 +397,7 @@ class CachedSource:
         ------
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
-        version = await self._version(head)
-        with self._store.using(version, whole=True):
-            return await self._fill(head, version, self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES))
+        return await self._filling.fill(head, await self._version(head))
 
     async def refresh(self, path: DatasetPath, *, full: bool = False) -> bool:
         """Have of the current version what was here of earlier ones, and let these go.
@@ -425,18 +421,7 @@ class CachedSource:
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
         head = await self.head(path)
-        version = await self._version(head)
-        earlier = self._earlier.versions(version)
-        if (full or any(other.complete for other in earlier)) and not version.complete:
-            return await self.fill(head)
-        for other in () if version.complete else earlier:
-            if old := self._store.head(other):
-                extents = renewed(self, head, old, await self._store.numbers(other))
-                with self._store.using(version):
-                    if not await self._fill(head, version, in_batches(extents, FILL_BATCH_BYTES)):
-                        return False
-        self._store.remove(earlier, forget=False)
-        return True
+        return await self._filling.refresh(head, await self._version(head), full=full)
 
     async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
         """Fetch what of extents is not here, some at a time; see `Source.prepare`.
@@ -445,32 +430,4 @@ class CachedSource:
         ------
         NotFound, Changed, Unavailable, IntegrityError, Corrupt
         """
-        version = await self._version(head)
-        if version.complete or time.monotonic() < self._unkept_until:
-            return
-        with self._store.using(version):
-            if not await self._fill(head, version, in_batches(groups, PREPARE_BATCH_BYTES)):
-                self._unkept_until = time.monotonic() + UNKEPT_S
-
-    async def _fill(self, head: Head, version: Version, batches: AsyncGenerator[Sequence[Extent]]) -> bool:
-        """Fetch what of batches is not here; returns whether it could be kept, and stops where not."""
-        under_way: set[asyncio.Task[list[bytes]]] = set()
-        passed_through = self.stats.passed_through
-        try:
-            async for batch in batches:
-                missing = self._store.unverified(version, batch)
-                if not missing:
-                    continue
-                under_way.add(asyncio.create_task(self.read(head, missing)))
-                if len(under_way) == FILL_BATCHES:
-                    under_way = await first_done(under_way)
-                if self.stats.passed_through > passed_through:
-                    break
-            while under_way:
-                under_way = await first_done(under_way)
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
-            await batches.aclose()
-        return self.stats.passed_through == passed_through
+        await self._filling.prepare(head, await self._version(head), groups)

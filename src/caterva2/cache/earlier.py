@@ -6,17 +6,17 @@ taken as a sign that bytes are the same.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable, Sequence
 
 from caterva2.cache.contents import Contents
+from caterva2.cache.flight import Flights
 from caterva2.cache.lru import BytesLru
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head, Page
 
-__all__ = ["Earlier"]
+__all__ = ["CONTENTS_BYTES", "Earlier"]
 
 CONTENTS_BYTES = 32 * 1024 * 1024
 """Most that is held in memory of what versions have by digest, in bytes."""
@@ -33,7 +33,16 @@ class Earlier:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._contents: BytesLru[Hashable, Contents] = BytesLru(CONTENTS_BYTES)
-        self._looking = asyncio.Lock()
+        self._looking: Flights[Hashable, Contents | None] = Flights()
+
+    async def close(self) -> None:
+        """Look for nothing any more."""
+        await self._looking.close()
+
+    @property
+    def nbytes(self) -> int:
+        """What is held in memory."""
+        return self._contents.nbytes
 
     def versions(self, version: Version) -> list[Version]:
         """Return the other versions of a dataset of which something is here, the latest first."""
@@ -87,10 +96,14 @@ class Earlier:
         return taken
 
     async def _contents_of(self, version: Version) -> Contents | None:
-        async with self._looking:  # who comes together with others waits for the first
-            contents = self._contents.get(version.entry)
-            if contents is None:
-                contents = await self._store.contents(version)
-                if contents is not None:
-                    self._contents.put(version.entry, contents, contents.nbytes)
+        contents = self._contents.get(version.entry)
+        if contents is not None:
             return contents
+
+        async def look(keys: list[Hashable]) -> dict[Hashable, Contents | None]:
+            found = await self._store.contents(version)
+            if found is not None:
+                self._contents.put(version.entry, found, found.nbytes)
+            return dict.fromkeys(keys, found)
+
+        return (await self._looking.get([version.entry], look))[version.entry]

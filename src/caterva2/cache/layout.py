@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -15,9 +16,12 @@ from caterva2.model.extents import FILE_EXTENT_BYTES, Extent, Fixed
 from caterva2.model.manifest import Head, Page
 from caterva2.source.protocol import Source
 
-__all__ = ["Layout"]
+__all__ = ["PAGES", "Layout"]
 
 ORDERS_BYTES = 32 * 1024 * 1024
+
+PAGES = 4
+"""Pages of the manifest asked for together: who makes them reads all that they describe."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,13 @@ class Layout:
     async def _extents(self, head: Head, start: int, stop: int) -> AsyncIterator[Extent]:
         fixed = _overlapping(head.fixed, start, stop)
         following = next(fixed, None)
-        page: Page | None = None
         nchunks, offsets = await self._chunks(head, start, stop)
+        pages = _Pages(self._source, head, nchunks)
         for nchunk, offset in zip(nchunks.tolist(), offsets.tolist(), strict=True):
             while following is not None and following.offset < offset:
                 yield following
                 following = next(fixed, None)
-            if page is None or not page.first <= nchunk < page.first + len(page):
-                (page,) = await self._source.pages(head, [head.page_of(nchunk)])
-            for extent in page.chunk_extents(nchunk):
+            for extent in (await pages.of(nchunk)).chunk_extents(nchunk):
                 if extent.offset < stop and extent.stop > start:
                     yield extent
         while following is not None:
@@ -123,6 +125,38 @@ class Layout:
             order = await asyncio.to_thread(_ordered, head, data)
             self._orders.put(key, order, order.nchunks.nbytes + order.offsets.nbytes)
         return order
+
+
+class _Pages:
+    """The pages of some chunks of a version: the first one alone, further ones a few at a time.
+
+    Parameters
+    ----------
+    source : Source
+    head : Head
+    nchunks : ndarray of int64, shape (n,)
+        In the order in which they are asked for.
+    """
+
+    def __init__(self, source: Source, head: Head, nchunks: npt.NDArray[np.int64]) -> None:
+        self._source = source
+        self._head = head
+        self._wanted = head.pages_of(nchunks)
+        self._page: Page | None = None
+        self._pages: dict[int, Page] = {}
+
+    async def of(self, nchunk: int) -> Page:
+        """Return the page that describes a chunk."""
+        page = self._page
+        if page is None or not page.first <= nchunk < page.first + len(page):
+            number = self._head.page_of(nchunk)
+            if number not in self._pages:
+                count = PAGES if self._pages else 1
+                at = bisect_left(self._wanted, number)
+                found = await self._source.pages(self._head, self._wanted[at : at + count])
+                self._pages = {page.number: page for page in found}
+            page = self._page = self._pages[number]
+        return page
 
 
 def _ordered(head: Head, index: bytes) -> _Order:

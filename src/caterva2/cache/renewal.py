@@ -7,15 +7,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from caterva2.cache.layout import PAGES
 from caterva2.model.extents import FIXED_SLOTS, ChunkKind, Extent, Fixed
 from caterva2.model.grid import ChunkGrid
 from caterva2.model.manifest import Head, Page
 from caterva2.source.protocol import Source
 
 __all__ = ["counterparts", "renewed"]
-
-PAGES = 4
-"""Pages of the manifest asked for together: who makes them reads all that they describe."""
 
 _Ints = npt.NDArray[np.int64]
 

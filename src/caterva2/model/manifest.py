@@ -95,7 +95,7 @@ class Head:
 
     def pages_of(self, nchunks: Iterable[int]) -> list[int]:
         """Return the numbers of the pages that describe some chunks, ascending."""
-        numbers = np.fromiter(nchunks, dtype=np.int64)
+        numbers = nchunks if isinstance(nchunks, np.ndarray) else np.fromiter(nchunks, dtype=np.int64)
         return [int(n) for n in np.unique(np.searchsorted(self.page_starts, numbers, side="right") - 1)]
 
     def page_chunks(self, number: int) -> range:

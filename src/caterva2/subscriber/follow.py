@@ -24,7 +24,8 @@ HEADS = 4
 """How many heads are fetched at once."""
 
 REFRESHES = 2
-"""How many datasets have their bytes refreshed at once."""
+LARGE_BYTES = 64 * 1024 * 1024
+"""How many datasets have their bytes refreshed at once: of those of this size, and of smaller ones."""
 
 RETRY_S = 5.0
 """What could not be had of a root that is online is tried again after so many seconds."""
@@ -50,7 +51,8 @@ class Follower:
         self._source = source
         self._patterns = _load(store)
         self._heads = _Waiting()
-        self._refreshes = _Waiting()
+        self._small = _Waiting()
+        self._large = _Waiting()
         self._stop_listening = catalogue.listen(self._on_event)
 
     @property
@@ -112,14 +114,14 @@ class Follower:
             self._heads.add([path])
 
     async def run(self) -> None:
-        """Refresh what is wanted, for ever. Heads go first: no small change waits for a large one."""
+        """Refresh what is wanted, for ever. No head waits for bytes, and no small dataset for a large one."""
         self._heads.add(self.followed())
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(HEADS):
                     group.create_task(self._work(self._heads, self._fetch_head))
-                for _ in range(REFRESHES):
-                    group.create_task(self._work(self._refreshes, self._refresh))
+                for waiting in (self._small, self._large) * REFRESHES:
+                    group.create_task(self._work(waiting, self._refresh))
         finally:
             self._stop_listening()
 
@@ -142,9 +144,10 @@ class Follower:
                     asyncio.get_running_loop().call_later(RETRY_S, self._heads.add, [path])
 
     async def _fetch_head(self, path: DatasetPath, mode: FollowMode) -> None:
-        await self._source.head(path)
+        head = await self._source.head(path)
         if mode != "meta":
-            self._refreshes.add([path])
+            waiting = self._small if head.size < LARGE_BYTES else self._large
+            waiting.add([path])
 
     async def _refresh(self, path: DatasetPath, mode: FollowMode) -> None:
         if not await self._source.refresh(path, full=mode == "full"):

@@ -12,6 +12,7 @@ from typing import Any
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
 from caterva2.cache.cached import CachedSource
+from caterva2.cache.earlier import CONTENTS_BYTES
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
 from caterva2.cache.manifests import MANIFEST_BYTES
 from caterva2.cache.pool import MAX_OPEN
@@ -137,6 +138,7 @@ class SubscriberService(Service):
             ("used_bytes", "Bytes of mirrors", lambda: cache.stats.cached_bytes, quota),
             ("in_flight", "Heads, pages and extents being fetched", lambda: cache.in_flight, None),
             ("manifest_bytes", "Bytes of manifests in memory", lambda: cache.manifest_bytes, MANIFEST_BYTES),
+            ("contents_bytes", "Digests of earlier versions", lambda: cache.contents_bytes, CONTENTS_BYTES),
             ("open_mirrors", "Mirrors that are open", lambda: cache.open_mirrors, MAX_OPEN),
         ):
             metrics.add_bound(f"cache_{name}", what, value, limit)
