@@ -51,7 +51,7 @@ from caterva2.testing.network import Link, Network
 from caterva2.testing.processes import ForkedService
 from caterva2.testing.waiting import wait_until
 
-EXAMPLES = int(os.environ.get("CATERVA2_TEST_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("CATERVA2_TEST_EXAMPLES", "4"))
 STEPS = 15
 
 SETTLE_S = 0.15
