@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from caterva2.cli.showing import split_selection
+from caterva2.client import Client
+from caterva2.frame.write import write_array
 
 CUBE = np.arange(40 * 50 * 60, dtype=np.float64).reshape(40, 50, 60) / 7
 
@@ -61,6 +63,27 @@ def path_of(text: str):
     from caterva2.model.path import parse_path
 
     return parse_path(text)
+
+
+def test_what_is_replaced_between_its_metadata_and_its_elements_is_read_anew(
+    cat2, running, root, monkeypatch
+) -> None:
+    file = root / "overtaken.b2nd"
+    write_array(file, np.full(1000, 1), chunks=[100])
+    entries = running.cluster.subscriber.catalogue.roots["foo"].entries
+    running.wait_for(lambda: file.name in entries)
+    asked, info = [], Client.info
+
+    def replaced_meanwhile(client, path):
+        asked.append(info(client, path))
+        if len(asked) == 1:
+            write_array(file, np.full(1000, 2), chunks=[100])
+            running.wait_for(lambda: entries[file.name].etag != asked[0]["etag"])
+        return asked[-1]
+
+    monkeypatch.setattr(Client, "info", replaced_meanwhile)
+    assert cat2("show", "foo/overtaken.b2nd[500:502]", "--json") == [2, 2]
+    assert len(asked) == 2
 
 
 def test_too_much_for_json_is_refused(cat2) -> None:

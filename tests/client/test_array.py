@@ -146,16 +146,49 @@ def test_a_read_is_of_the_version_that_was_opened(running, client, root) -> None
     running.wait_for(lambda: "changing.b2nd" in catalogue.roots["foo"].entries)
     array = client["foo/changing.b2nd"]
     assert array[:100].sum() == 4950
-    write_array(root / "changing.b2nd", np.ones(1000), chunks=[100])
+    assert array.refresh() is False
+    write_array(root / "changing.b2nd", np.ones(2000, np.float32), chunks=[50])
     running.wait_for(lambda: catalogue.roots["foo"].entries["changing.b2nd"].etag != array.etag)
+    old, generation = array.etag, array.generation
+    for key in (slice(500, 600), [1, 700]):
+        with pytest.raises(Changed) as changed:
+            array[key]
+        current = catalogue.roots["foo"].entries["changing.b2nd"].etag
+        error = changed.value
+        assert (error.path, error.wanted_etag, error.current_etag) == (array.path, old, current)
+        assert old in str(error)
+        assert current in str(error)
+    assert array[:100].sum() == 4950  # which is still here
+    assert (array.etag, array.shape) == (old, (1000,))
+    assert array.refresh() is True
+    assert (array.etag, array.shape, array.chunks, array.dtype) == (current, (2000,), (50,), np.float32)
+    assert array.generation > generation
+    assert array[:].sum() == 2000
+
+
+def test_a_refresh_leaves_the_reads_under_way_alone(running, client, root, monkeypatch) -> None:
+    """A read in parts that has begun goes on with the version it began with, or fails."""
+    monkeypatch.setattr(module, "PART_BYTES", 800)
+    monkeypatch.setattr(module, "PARALLEL", 1)
+    write_array(root / "refreshed.b2nd", np.arange(2000.0), chunks=[100])
+    entries = running.cluster.subscriber.catalogue.roots["foo"].entries
+    running.wait_for(lambda: "refreshed.b2nd" in entries)
+    array = client["foo/refreshed.b2nd"]
+    read_part, old = array._read_part, array.etag
+
+    def refreshed_meanwhile(part, info, target) -> None:
+        if part.target[0].start == 1000:
+            write_array(root / "refreshed.b2nd", np.ones(2000), chunks=[100])
+            running.wait_for(lambda: entries["refreshed.b2nd"].etag != old)
+            assert array.refresh()
+        read_part(part, info, target)
+
+    array._read_part = refreshed_meanwhile
     with pytest.raises(Changed) as changed:
-        array[500:600]
-    assert changed.value.wanted_etag == array.etag
-    assert changed.value.path == "foo/changing.b2nd"
-    new = array.refresh()
-    assert isinstance(new, Array)
-    assert new.generation > array.generation
-    assert new[:].sum() == 1000
+        array[:]
+    assert (changed.value.wanted_etag, changed.value.current_etag) == (old, array.etag)
+    del array._read_part
+    assert array[:].sum() == 2000
 
 
 def test_a_read_in_parts_never_mixes_versions(running, client, root, monkeypatch) -> None:
@@ -166,11 +199,11 @@ def test_a_read_in_parts_never_mixes_versions(running, client, root, monkeypatch
     array = client["foo/mixed.b2nd"]
     read_part = array._read_part
 
-    def replaced_meanwhile(part, target) -> None:
+    def replaced_meanwhile(part, info, target) -> None:
         if part.target[0].start == 1000:
             write_array(root / "mixed.b2nd", np.ones(2000), chunks=[100])
             running.wait_for(lambda: entries["mixed.b2nd"].etag != array.etag)
-        read_part(part, target)
+        read_part(part, info, target)
 
     array._read_part = replaced_meanwhile
     with pytest.raises(Changed):

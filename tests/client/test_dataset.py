@@ -7,6 +7,7 @@ import pytest
 import caterva2.client.dataset as module
 from caterva2.client import File, Frame
 from caterva2.errors import Caterva2Error, Changed, InvalidSelection, Unsupported
+from caterva2.frame.write import write_frame
 
 FRAME = b"".join(n.to_bytes(4, "little") for n in range(1000))
 TEXT = bytes(range(256)) * 3000
@@ -65,12 +66,13 @@ INFO = {"path": "foo/x", "kind": "file", "etag": "ab", "generation": 1, "mtime":
 
 def test_a_read_names_its_version(serving) -> None:
     def changed(handler) -> None:
-        body = b'{"type":"urn:caterva2:problem:changed","detail":"gone","path":"foo/x","wanted_etag":"ab"}'
+        body = b'{"type":"urn:caterva2:problem:changed","detail":"gone","path":"foo/x","current_etag":"cd"}'
         serving.send(handler, body, 412)
 
     server, transport = serving(changed)
-    with pytest.raises(Changed, match="gone"):
+    with pytest.raises(Changed) as error:
         File(transport, INFO).read(2, 3)
+    assert (error.value.wanted_etag, error.value.current_etag) == ("ab", "cd")
     _, target, headers, _ = server.requests[0]
     assert (target, headers["If-Match"], headers["Range"]) == ("/data/foo/x", '"ab"', "bytes=2-4")
 
@@ -92,3 +94,23 @@ def test_refresh_refuses_another_kind(serving) -> None:
     )
     with pytest.raises(Caterva2Error, match="kind frame now"):
         File(transport, INFO).refresh()
+
+
+@pytest.mark.parametrize("name", ["f.b2frame", "text é #?%.bin"])
+def test_frames_and_files_are_refreshed_too(running, client, root, name) -> None:
+    dataset, kept = client[f"foo/{name}"], (root / name).read_bytes()
+    before, old = dataset.read(), dataset.etag
+    try:
+        if name.endswith(".b2frame"):
+            write_frame(root / name, FRAME[:400], typesize=4)
+        else:
+            (root / name).write_bytes(TEXT[:999])
+        entries = running.cluster.subscriber.catalogue.roots["foo"].entries
+        running.wait_for(lambda: entries[name].etag != old)
+        assert len(dataset) == len(before) // (4 if name.endswith(".b2frame") else 1)
+        assert dataset.refresh() is True
+        assert dataset.refresh() is False
+        assert dataset.read() == before[: 400 if name.endswith(".b2frame") else 999]
+    finally:
+        (root / name).write_bytes(kept)
+        running.wait_for(lambda: entries[name].size == len(kept))

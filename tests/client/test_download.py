@@ -124,7 +124,7 @@ def test_a_version_that_is_gone_while_it_is_downloaded_is_started_over(
 
     head = Head.decode(manifest)
     old = replace(head, etag="0" * 32, size=500_000)
-    problem = b'{"type":"urn:caterva2:problem:changed","detail":"again","path":"foo/x"}'
+    problem = b'{"type":"urn:caterva2:problem:changed","detail":"again","current_etag":"cd"}'
     heads = [old.encode(), manifest]
 
     def answer(handler) -> None:
@@ -194,7 +194,7 @@ def test_a_transfer_without_progress_ends_and_keeps_what_it_has(
 
 
 def test_a_dataset_that_changes_all_the_time_is_given_up(serving, manifest, tmp_path) -> None:
-    problem = b'{"type":"urn:caterva2:problem:changed","detail":"again","path":"foo/x"}'
+    problem = b'{"type":"urn:caterva2:problem:changed","detail":"again","current_etag":"cd"}'
 
     def answer(handler) -> None:
         if handler.path.startswith("/api/manifest/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 
 import pytest
@@ -29,13 +30,16 @@ def encoded(number: int, kind: str = "changed", path: str = "foo/é.b2nd") -> by
     return f"id: log-{number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-STREAM = b": hello\nid: log-0\n\n" + encoded(1) + b": alive\n\n" + encoded(2) + b"event: reset\ndata: {}\n\n"
+STREAM = b": hello\nid: log-0\n\n" + encoded(1) + b": alive\n\n" + encoded(2)
+STREAM += (
+    encoded(3, "missed", "*") + b'data: {"kind": "from later", "path": "foo", "time": 6, "more": []}\n\n'
+)
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=6), st.booleans())
 def test_events_are_found_whatever_the_pieces(cuts, windows) -> None:
     stream = STREAM.replace(b"\n", b"\r\n") if windows else STREAM
-    parser = EventParser("foo")
+    parser = EventParser()
     found = []
     bounds = [0, *sorted(cuts), len(stream)]
     for start, stop in itertools.pairwise(bounds):
@@ -43,15 +47,16 @@ def test_events_are_found_whatever_the_pieces(cuts, windows) -> None:
     assert [(event.kind, event.path, event.id, event.generation) for event in found] == [
         ("changed", "foo/é.b2nd", "log-1", 1),
         ("changed", "foo/é.b2nd", "log-2", 2),
-        ("reset", "foo", "log-2", None),
+        ("missed", "*", "log-3", 3),
+        ("from later", "foo", None, None),
     ]
-    assert parser.last_id == "log-2"
+    assert parser.last_id == "log-3"
 
 
 @pytest.mark.parametrize("data", [b"data: {}\n\n", b"data: nope\n\n", b"data: [1]\n\n"])
 def test_an_event_that_is_none_is_an_error(data) -> None:
     with pytest.raises(Caterva2Error, match="event"):
-        EventParser("foo").feed(data)
+        EventParser().feed(data)
 
 
 def next_within(stream: EventStream, seconds: float = 10) -> Event:
@@ -71,6 +76,35 @@ def test_a_real_change_is_heard(running, client, root) -> None:
         assert event.etag == client.info("foo/heard.b2nd")["etag"]
         (root / "heard.b2nd").unlink()
         assert next_within(stream).kind == "deleted"
+
+
+def test_a_stream_begins_behind_an_event(client, root) -> None:
+    with client.events("foo/since*") as stream:
+        for name in ("since1.b2nd", "since2.b2nd"):
+            write_array(root / name, range(10))
+        seen = [next_within(stream) for _ in range(2)]
+    with client.events("foo/since*", since=seen[0].id) as stream:
+        assert next_within(stream) == seen[1]
+    with client.events("foo/since*", since="another-1") as stream:
+        missed = next_within(stream)
+        assert (missed.kind, missed.path) == ("missed", "foo/since*")
+    with client.events("foo/since*", since=missed.id) as stream:
+        (root / "since1.b2nd").unlink()
+        assert next_within(stream).kind == "deleted"
+
+
+def test_a_connection_that_is_lost_loses_no_event(running, client, root) -> None:
+    lost = []
+    with client.events("foo/cut*", on_loss=lost.append) as stream:
+        write_array(root / "cut1.b2nd", range(10))
+        assert next_within(stream).path == "foo/cut1.b2nd"
+        stream._body._response.connection.sock.shutdown(socket.SHUT_RDWR)
+        write_array(root / "cut2.b2nd", range(10))
+        entries = running.cluster.subscriber.catalogue.roots["foo"].entries
+        running.wait_for(lambda: "cut2.b2nd" in entries)
+        event = next_within(stream)
+        assert (event.kind, event.path) == ("created", "foo/cut2.b2nd")
+        assert len(lost) == 1
 
 
 def test_closing_ends_a_stream_that_waits(client) -> None:

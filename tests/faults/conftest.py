@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,7 @@ from caterva2.model.path import DatasetPath
 from caterva2.subscriber.service import SubscriberService
 from caterva2.testing.faults import FaultyOrigin
 from caterva2.testing.origin import MemoryOrigin
+from caterva2.testing.tiers import announcing_again
 from caterva2.testing.waiting import wait_until
 
 RAW = "application/vnd.caterva2.raw"
@@ -120,6 +121,25 @@ def restart(site, ask, root):
         return subscriber
 
     return restart
+
+
+@pytest.fixture
+def in_tiers(site):
+    """Start a publisher, a subscriber, and a subscriber of that one; the context has their URLs."""
+
+    @contextmanager
+    def in_tiers(root: Path) -> Iterator[dict[str, str]]:
+        anywhere = ["--listen", "127.0.0.1:0", "--state"]
+        _, publisher, subscriber = site.start_three(root)
+        urls = {"publisher": publisher.url("publisher"), "subscriber": subscriber.url("subscriber")}
+        first = site.environment["CATERVA2_BROKER"]
+        below = site.start("broker", *anywhere, str(site.directory / "broker 2")).url("broker")
+        with announcing_again(first, below, "foo", url=urls["subscriber"]):
+            own_state = str(site.directory / "subscriber 2")
+            second = site.start("subscriber", "--broker", below, *anywhere, own_state)
+            yield urls | {"second tier": second.url("subscriber")}
+
+    return in_tiers
 
 
 def wait_for_all(ask: Asker, url: str, root: Path) -> None:

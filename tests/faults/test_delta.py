@@ -117,6 +117,24 @@ def test_only_what_changed_is_moved(followed) -> None:
         assert moved + taken_over >= followed.file.stat().st_size
 
 
+def test_each_link_moves_only_what_changed(in_tiers, ask, root) -> None:
+    """A subscriber of a subscriber follows; the one between is asked by nobody else."""
+    with in_tiers(root) as urls:
+        first, second = (Followed(ask, urls[name], root) for name in ("subscriber", "second tier"))
+        wait_until(lambda: "foo" in ask.json(f"{second.url}/api/roots"))
+        assert ask._pool.request("POST", f"{second.url}/api/follow/foo?mode=full").status == 200
+        wait_until(lambda: second.ask.json(f"{second.url}/api/followed")["datasets"])
+        wait_until(lambda: second.row()["complete"])
+        for what in ("touched", "a chunk", "appended"):
+            change, changed = CHANGES[what]
+            before = first.counts()
+            moved, _ = second.after(change)
+            between, _ = (first.counts() - before).tolist()
+            print(f"{what}: {between:,} bytes to the first, {moved:,} to the second, {changed:,} changed")
+            for link in (between, moved):
+                assert link <= 1.2 * changed + SLACK_BYTES, what
+
+
 def test_what_is_not_followed_moves_when_it_is_read(start, ask, root) -> None:
     _, subscriber = start()
     url = subscriber.url("subscriber")

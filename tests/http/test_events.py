@@ -62,6 +62,14 @@ async def test_a_pattern_selects(running, files) -> None:
     assert (await running.problem("/api/events?pattern=/"))[0] == 400
 
 
+async def test_what_happens_to_a_root_is_named_by_patterns_below_it(running, files) -> None:
+    async with stream(running, "?pattern=foo/dir/*") as next_event:
+        files.catalogue.set_state("foo", "offline")
+        files.catalogue._emit("another kind", "foo", None)  # type: ignore[arg-type]
+        assert (await next_event())["event"] == "offline"
+        assert (await next_event())["data"]["kind"] == "another kind"
+
+
 async def test_a_stream_resumes(running, files) -> None:
     files.catalogue.apply("foo", "a", entry(1))
     last = files.catalogue.last_event_id
@@ -70,7 +78,10 @@ async def test_a_stream_resumes(running, files) -> None:
         assert (await next_event())["data"]["path"] == "foo/b"
     for unknown in ("other-3", "x", f"{last}9999"):
         async with stream(running, **{"Last-Event-ID": unknown}) as next_event:
-            assert (await next_event())["event"] == "reset"
+            missed = await next_event()
+            assert missed["event"] == missed["data"]["kind"] == "missed"
+            assert missed["data"]["path"] == "*"
+            assert missed["id"] == missed["data"]["id"] == files.catalogue.last_event_id
 
 
 async def test_a_slow_client_is_told_to_look_again(running, files, monkeypatch) -> None:
@@ -79,7 +90,7 @@ async def test_a_slow_client_is_told_to_look_again(running, files, monkeypatch) 
         for number in range(100):
             files.catalogue.apply("foo", f"n{number}", entry(1))
         seen = [await next_event() for _ in range(2)]
-        assert "reset" in [event["event"] for event in seen]
+        assert "missed" in [event["event"] for event in seen]
 
 
 async def test_a_client_that_goes_is_forgotten(running, files) -> None:

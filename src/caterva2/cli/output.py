@@ -8,7 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["human_bytes", "human_shape", "is_terminal", "print_json", "print_members", "print_table", "width"]
+__all__ = [
+    "human_bytes",
+    "human_shape",
+    "is_terminal",
+    "print_json",
+    "print_members",
+    "print_table",
+    "visible",
+    "width",
+]
 
 RIGHT = frozenset(
     {
@@ -48,7 +57,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     On a terminal it fits the width; in a pipe nothing is cut, and two spaces or more are between columns.
     """
-    clean = [[_visible(cell) for cell in row] for row in rows]
+    clean = [[visible(cell) for cell in row] for row in rows]
     if is_terminal():
         _print_rich(columns, clean)
         return
@@ -79,7 +88,7 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_members(value: Mapping[str, Any], indent: int = 0) -> None:
     """Print an object as lines of ``name: value``, inner ones indented."""
-    names = [_visible(str(name)) for name in value]
+    names = [visible(str(name)) for name in value]
     size = max((len(name) for name in names), default=0) + 1
     for name, inner in zip(names, value.values(), strict=True):
         if isinstance(inner, Mapping) and inner:
@@ -87,7 +96,7 @@ def print_members(value: Mapping[str, Any], indent: int = 0) -> None:
             print_members(inner, indent + 2)
         else:
             text = inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
-            print(f"{' ' * indent}{(name + ':').ljust(size)} {_visible(text)}")
+            print(f"{' ' * indent}{(name + ':').ljust(size)} {visible(text)}")
 
 
 def human_bytes(size: int) -> str:
@@ -107,6 +116,6 @@ def human_shape(shape: Sequence[int] | None) -> str:
     return "" if shape is None else " x ".join(map(str, shape)) if shape else "()"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return a text without what would control the terminal: names come from others."""
     return "".join(char if char.isprintable() or char == " " else ascii(char)[1:-1] for char in text)

@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from caterva2.cli.options import Connection, Json
 from caterva2.cli.output import print_json, width
 from caterva2.client import Array, Client, File, Frame
-from caterva2.errors import BadRequest, Changed, InvalidSelection, NotFound
+from caterva2.client.versions import newest_of
+from caterva2.errors import BadRequest, InvalidSelection, NotFound
 from caterva2.model.selection import Axis, Selection, parse_selection
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["show", "split_selection"]
 
 DEFAULT = Connection()
-
-ATTEMPTS = 3
-"""How often a dataset that is replaced while it is read is tried."""
 
 JSON_ELEMENTS = 10_000
 """Most elements that are printed as JSON."""
@@ -51,15 +49,7 @@ def show(
 ) -> None:
     """Print a dataset, or a part of it; large arrays are summarised as numpy does, and only that is moved."""
     with connection.open() as client:
-        for attempt in range(ATTEMPTS):
-            dataset, text = _open(client, path)
-            try:
-                _show(dataset, text, json=json)
-            except Changed:  # between opening and reading it: nothing is printed yet
-                if attempt == ATTEMPTS - 1:
-                    raise
-            else:
-                return
+        newest_of(lambda: _show(*_open(client, path), json=json))  # prints when all is read
 
 
 def _show(dataset: Array | Frame | File, text: str | None, *, json: bool) -> None:

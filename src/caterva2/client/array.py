@@ -6,13 +6,11 @@ import ast
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from caterva2.client import npy, protocol
 from caterva2.client.dataset import Dataset
 from caterva2.client.protocol import PART_BYTES
-from caterva2.client.transport import BrokenOff, Transport
 from caterva2.errors import InvalidSelection, TooLarge, Unsupported
 from caterva2.model.parts import Part, cut
 from caterva2.model.selection import Selection, select
@@ -31,24 +29,29 @@ class Array(Dataset):
     """An n-dimensional array at a version.
 
     ``array[0, 10:20]`` reads that part and gives a numpy array; nothing moves before. Integers, slices with
-    steps, negative ones and ``...`` select as in numpy, and so do lists of integers. Every read is of one
-    version, however large it is: `Changed` is raised if another one was published, and `refresh` opens it.
-
-    Attributes
-    ----------
-    shape, chunks, blocks : tuple of int
-        Elements along each dimension: of the array, of a chunk, of a block.
+    steps, negative ones and ``...`` select as in numpy, and so do lists of integers. Every read is of the
+    version that was opened, however large it is; `Changed` is raised where the service does not have that any
+    more, and `refresh` goes to the current one.
     """
-
-    def __init__(self, transport: Transport, info: Mapping[str, Any]) -> None:
-        super().__init__(transport, info)
-        self.shape: tuple[int, ...] = tuple(info["shape"])
-        self.chunks: tuple[int, ...] = tuple(info["chunks"])
-        self.blocks: tuple[int, ...] = tuple(info["blocks"])
 
     # -- what it is ------------------------------------------------------------------------------
 
-    @cached_property
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements along each dimension."""
+        return tuple(self.info["shape"])
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Elements of a chunk along each dimension."""
+        return tuple(self.info["chunks"])
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Elements of a block along each dimension."""
+        return tuple(self.info["blocks"])
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of its elements.
 
@@ -57,13 +60,7 @@ class Array(Dataset):
         Unsupported
             If this version of NumPy does not know it.
         """
-        import numpy as np
-
-        text: str = self.info["dtype"]
-        try:
-            return np.dtype(ast.literal_eval(text) if text[:1] in ("[", "{", "(") else text)
-        except (TypeError, ValueError, SyntaxError) as error:
-            raise Unsupported(f"{self.path!r} has elements of {text!r}: {error}") from error
+        return _dtype(self.info)
 
     @property
     def ndim(self) -> int:
@@ -106,10 +103,11 @@ class Array(Dataset):
             If another version was published meanwhile.
         NotFound, Unavailable, TooLarge, Unsupported, IntegrityError
         """
+        info = self.info
         parts = key if isinstance(key, tuple) else (key,)
         if any(_is_list(part) for part in parts):
-            return self._points(parts)
-        array = self.read(select(key, self.shape))
+            return self._points(parts, info)
+        array = self._read(select(key, tuple(info["shape"])), info)
         return array[()] if not array.ndim and Ellipsis not in parts else array
 
     def read(self, selection: Selection) -> npt.NDArray[Any]:
@@ -124,45 +122,45 @@ class Array(Dataset):
         ------
         Changed, NotFound, Unavailable, TooLarge, Unsupported, IntegrityError
         """
+        return self._read(selection, self.info)
+
+    def _read(self, selection: Selection, info: Mapping[str, Any]) -> npt.NDArray[Any]:
         import numpy as np
 
-        target = np.empty(selection.counts, self.dtype)
+        target = np.empty(selection.counts, _dtype(info))
         try:
-            self._read_parts(selection, target, PART_BYTES)
+            self._read_parts(selection, info, target, PART_BYTES)
         except TooLarge as error:  # the service makes smaller answers than ours
-            if not self.dtype.itemsize <= error.limit_bytes < PART_BYTES:
+            if not target.itemsize <= error.limit_bytes < PART_BYTES:
                 raise
-            self._read_parts(selection, target, error.limit_bytes)
+            self._read_parts(selection, info, target, error.limit_bytes)
         order = tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)
         return target[order].reshape(selection.shape)
 
-    def _read_parts(self, selection: Selection, target: npt.NDArray[Any], part_bytes: int) -> None:
-        parts = cut(selection, self.chunks, self.dtype.itemsize, part_bytes)
+    def _read_parts(
+        self, selection: Selection, info: Mapping[str, Any], target: npt.NDArray[Any], part_bytes: int
+    ) -> None:
+        parts = cut(selection, tuple(info["chunks"]), target.itemsize, part_bytes)
         if len(parts) <= 1:
             for part in parts:
-                self._read_part(part, target)
+                self._read_part(part, info, target)
             return
         executor = ThreadPoolExecutor(PARALLEL, "caterva2-read")
         try:
-            for done in [executor.submit(self._read_part, part, target) for part in parts]:
+            for done in [executor.submit(self._read_part, part, info, target) for part in parts]:
                 done.result()
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _read_part(self, part: Part, target: npt.NDArray[Any]) -> None:
-        request = protocol.ask_selection(self.path, part.selection, self.etag)
+    def _read_part(self, part: Part, info: Mapping[str, Any], target: npt.NDArray[Any]) -> None:
+        request = protocol.ask_selection(self.path, part.selection, info["etag"])
         where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
-        try:
-            with self._transport.open(request) as body:
-                npy.read_into(body, target[where])
-        except BrokenOff:  # perhaps since the array was replaced: then the next answer says so
-            with self._transport.open(request) as body:
-                npy.read_into(body, target[where])
+        self._ask(request, info, lambda body: npy.read_into(body, target[where]))
 
-    def _points(self, parts: tuple[Any, ...]) -> npt.NDArray[Any]:
-        indices = [_index(part, n) for n, part in enumerate(_without_ellipsis(parts, self.ndim))]
-        with self._transport.open(protocol.ask_points(self.path, indices, self.etag)) as body:
-            return npy.read_array(body)
+    def _points(self, parts: tuple[Any, ...], info: Mapping[str, Any]) -> npt.NDArray[Any]:
+        complete = _without_ellipsis(parts, len(info["shape"]))
+        indices = [_index(part, n) for n, part in enumerate(complete)]
+        return self._ask(protocol.ask_points(self.path, indices, info["etag"]), info, npy.read_array)
 
     # -- as numpy sees it ------------------------------------------------------------------------
 
@@ -178,6 +176,16 @@ class Array(Dataset):
         """Yield what ``array[0]``, ``array[1]`` ... are, reading as many at once as chunks are long."""
         for first in range(0, len(self), max(1, self.chunks[0])):
             yield from self[first : first + max(1, self.chunks[0])]
+
+
+def _dtype(info: Mapping[str, Any]) -> np.dtype[Any]:
+    import numpy as np
+
+    text: str = info["dtype"]
+    try:
+        return np.dtype(ast.literal_eval(text) if text[:1] in ("[", "{", "(") else text)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise Unsupported(f"{info['path']!r} has elements of {text!r}: {error}") from error
 
 
 def _is_list(part: Any) -> bool:

@@ -16,6 +16,7 @@ from caterva2.client.download import download
 from caterva2.client.events import EventStream
 from caterva2.client.records import Download, Followed, RootInfo, Row
 from caterva2.client.transport import Transport
+from caterva2.client.versions import newest_of
 from caterva2.errors import NotFound
 from caterva2.model.path import check_root, parse_path
 from caterva2.model.pattern import FollowMode
@@ -188,6 +189,27 @@ class Client(Mapping[str, Any]):
         """
         return protocol.dataset_url(self._transport.url, path)
 
+    def read(self, path: str, key: Any = ...) -> Any:  # Any: as `Array`, `Frame` and `File` take and give
+        """Open a dataset and read a part of it, in whatever version it is now.
+
+        ``client.read(path, key)`` is ``client[path][key]``, made again where the dataset is replaced between
+        the two requests of that.
+
+        Parameters
+        ----------
+        path : str
+        key : int, slice, tuple, optional
+            As in ``dataset[key]``; all by default.
+
+        Raises
+        ------
+        NotFound, InvalidPath, InvalidSelection, Unavailable, TooLarge, Unsupported, IntegrityError
+        Changed
+            If it was replaced every time it was tried.
+        """
+        parse_path(path)
+        return newest_of(lambda: self[path][key])
+
     # -- following -------------------------------------------------------------------------------
 
     def follow(self, pattern: str, mode: FollowMode = "cached") -> int:
@@ -238,15 +260,25 @@ class Client(Mapping[str, Any]):
         """
         return protocol.read_followed(self._transport.call(protocol.ask_followed()))
 
-    def events(self, pattern: str = "*", *, on_loss: Callable[[str], None] | None = None) -> EventStream:
+    def events(
+        self,
+        pattern: str = "*",
+        *,
+        since: str | None = None,
+        on_loss: Callable[[str], None] | None = None,
+    ) -> EventStream:
         """Return an iterator over the differences that the subscriber sees from now on.
 
-        It waits for the next one, and resumes when the connection was lost.
+        It waits for the next one, and resumes when the connection was lost. What is named need not be there
+        yet.
 
         Parameters
         ----------
         pattern : str
             As for `follow`; everything by default.
+        since : str, optional
+            The `Event.id` of an event: those behind it come first, or one of kind ``missed`` where the
+            subscriber does not know them any more (it was restarted, or there were too many).
         on_loss : callable, optional
             Called with the reason when the connection is lost.
 
@@ -254,7 +286,9 @@ class Client(Mapping[str, Any]):
         ------
         InvalidPath, Unavailable, Unauthorized
         """
-        stream = EventStream(self._transport, pattern, on_loss=on_loss, on_close=self._streams.discard)
+        stream = EventStream(
+            self._transport, pattern, since=since, on_loss=on_loss, on_close=self._streams.discard
+        )
         self._streams.add(stream)
         return stream
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from caterva2.client import protocol
-from caterva2.client.protocol import PART_BYTES
-from caterva2.client.transport import Transport
+from caterva2.client.protocol import PART_BYTES, Request
+from caterva2.client.transport import Body, Transport
+from caterva2.client.versions import read_version
 from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
 from caterva2.model.selection import Axis, select
 
 __all__ = ["Dataset", "File", "Frame"]
 
+T = TypeVar("T")
+
 
 class Dataset:
     """A dataset at the version that was current when it was opened.
 
-    Every read is of that version: if another one has been published, it raises `Changed`, and `refresh` opens
-    the new one. Can be used by several threads.
+    Every read is of that version. When another one is published, reads go on for as long as the service has
+    the bytes of the old one, and raise `Changed`, with both etags, where it has not; `refresh` goes to the
+    new one, and nothing else does. Can be used by several threads: a read that is under way while another one
+    refreshes is of the old version.
 
     Attributes
     ----------
@@ -26,78 +31,96 @@ class Dataset:
         ``root/dir/name``.
     kind : str
         ``array``, ``frame`` or ``file``.
-    etag : str
-        Name of the version.
-    generation : int
-        Order of the versions of this dataset.
-    mtime : str
-        Time of last modification, ISO 8601 in UTC.
-    attrs : dict
-        Attributes (variable-length metadata) that were stored with it.
     info : dict
-        All metadata, as ``/api/info`` has it. Not to be changed.
+        All metadata of the version, as ``/api/info`` has it. Not to be changed.
     """
 
     def __init__(self, transport: Transport, info: Mapping[str, Any]) -> None:
         self._transport = transport
-        self.info = info
+        self.info = info  # all that says which version it is: a read takes it once
         self.path: str = info["path"]
         self.kind: str = info["kind"]
-        self.etag: str = info["etag"]
-        self.generation: int = info["generation"]
-        self.mtime: str = info["mtime"]
-        self.attrs: dict[str, Any] = info.get("attrs") or {}
+
+    @property
+    def etag(self) -> str:
+        """Name of the version."""
+        return str(self.info["etag"])
+
+    @property
+    def generation(self) -> int:
+        """Order of the versions of this dataset."""
+        return int(self.info["generation"])
+
+    @property
+    def mtime(self) -> str:
+        """Time of last modification, ISO 8601 in UTC."""
+        return str(self.info["mtime"])
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes (variable-length metadata) that were stored with it."""
+        return self.info.get("attrs") or {}
 
     @property
     def url(self) -> str:
         """URL of its stored bytes."""
         return protocol.dataset_url(self._transport.url, self.path)
 
-    def refresh(self) -> Self:
-        """Return this dataset at the version that is current now.
+    def refresh(self) -> bool:
+        """Go to the version that is current now; its metadata is read again.
+
+        Returns
+        -------
+        bool
+            Whether it is another one than before.
 
         Raises
         ------
         NotFound, Unavailable
         Caterva2Error
-            If it is of another kind now.
+            If it is of another kind now: open it anew. Nothing is changed then.
         """
         info = protocol.read_info(self._transport.call(protocol.ask_info(self.path)))
         if info["kind"] != self.kind:
             raise Caterva2Error(f"{self.path!r} was of kind {self.kind} and is of kind {info['kind']} now")
-        return type(self)(self._transport, info)
+        before, self.info = self.info, info
+        return bool(info["etag"] != before["etag"])
+
+    def _ask(self, request: Request, info: Mapping[str, Any], read: Callable[[Body], T]) -> T:
+        return read_version(self._transport, request, self.path, info["etag"], read)
 
 
 class Frame(Dataset):
     """A plain Blosc2 super-chunk: items of some bytes each.
 
     ``frame[3]`` is an item, ``frame[10:20]`` the bytes of ten of them.
-
-    Attributes
-    ----------
-    typesize : int
-        Size of an item, in bytes.
-    nbytes, cbytes : int
-        Size of the items, and of their compressed form, in bytes.
     """
 
-    def __init__(self, transport: Transport, info: Mapping[str, Any]) -> None:
-        super().__init__(transport, info)
-        self.typesize: int = info["typesize"]
-        self.nbytes: int = info["nbytes"]
-        self.cbytes: int = info["cbytes"]
+    @property
+    def typesize(self) -> int:
+        """Size of an item, in bytes."""
+        return int(self.info["typesize"])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its items, in bytes."""
+        return int(self.info["nbytes"])
+
+    @property
+    def cbytes(self) -> int:
+        """Size of the compressed form of its items, in bytes."""
+        return int(self.info["cbytes"])
 
     @property
     def nitems(self) -> int:
         """How many items there are."""
-        return self.nbytes // self.typesize
+        return _nitems(self.info)
 
     def __len__(self) -> int:
         return self.nitems
 
     def __getitem__(self, key: int | slice) -> bytes:
-        axis = _one_axis(key, self.nitems, "frame")
-        return self.read(axis.start, axis.stop)
+        return self._items(key, self.info)
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
         """Return items as bytes.
@@ -111,26 +134,27 @@ class Frame(Dataset):
         ------
         Changed, NotFound, Unavailable, Unsupported
         """
-        axis = _one_axis(slice(start, stop), self.nitems, "frame")
-        try:
-            return self._read(axis, PART_BYTES)
-        except TooLarge as error:  # the service makes smaller answers than ours
-            if not self.typesize <= error.limit_bytes < PART_BYTES:
-                raise
-            return self._read(axis, error.limit_bytes)
+        return self._items(slice(start, stop), self.info)
 
-    def _read(self, axis: Axis, part_bytes: int) -> bytes:
-        data = bytearray(axis.count * self.typesize)
+    def _items(self, key: int | slice, info: Mapping[str, Any]) -> bytes:
+        axis = _one_axis(key, _nitems(info), "frame")
+        try:
+            return self._read(axis, info, PART_BYTES)
+        except TooLarge as error:  # the service makes smaller answers than ours
+            if not info["typesize"] <= error.limit_bytes < PART_BYTES:
+                raise
+            return self._read(axis, info, error.limit_bytes)
+
+    def _read(self, axis: Axis, info: Mapping[str, Any], part_bytes: int) -> bytes:
+        typesize: int = info["typesize"]
+        data = bytearray(axis.count * typesize)
         view = memoryview(data)
-        step = max(1, part_bytes // self.typesize)
+        step = max(1, part_bytes // typesize)
         for first in range(axis.start, axis.stop, step):
             last = min(first + step, axis.stop)
-            request = protocol.ask_items(self.path, first, last, self.etag)
-            with self._transport.open(request) as body:
-                if body.headers.get("Content-Type") != protocol.RAW:
-                    raise Unsupported(f"{self._transport.url} does not send the items of frames as they are")
-                start = (first - axis.start) * self.typesize
-                body.read_into(view[start : start + (last - first) * self.typesize])
+            start = (first - axis.start) * typesize
+            request = protocol.ask_items(self.path, first, last, info["etag"])
+            self._ask(request, info, _items_into(view[start : start + (last - first) * typesize]))
         return bytes(data)
 
     def __repr__(self) -> str:
@@ -141,26 +165,25 @@ class File(Dataset):
     """Any other file: its bytes.
 
     ``file[10:20]`` is ten of them, ``file[3]`` one.
-
-    Attributes
-    ----------
-    size : int
-        In bytes.
-    error : str or None
-        Why it is not an array or a frame, if its name promises one.
     """
 
-    def __init__(self, transport: Transport, info: Mapping[str, Any]) -> None:
-        super().__init__(transport, info)
-        self.size: int = info["size"]
-        self.error: str | None = info.get("error")
+    @property
+    def size(self) -> int:
+        """Its size, in bytes."""
+        return int(self.info["size"])
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not an array or a frame, if its name promises one."""
+        return self.info.get("error")
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, key: int | slice) -> bytes:
-        axis = _one_axis(key, self.size, "file")
-        return self.read(axis.start, axis.count)
+        info = self.info
+        axis = _one_axis(key, info["size"], "file")
+        return self._read(axis.start, axis.stop, info)
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """Return bytes of the file.
@@ -176,21 +199,45 @@ class File(Dataset):
         ------
         Changed, NotFound, Unavailable
         """
-        start = max(0, self.size + offset) if offset < 0 else min(offset, self.size)
-        stop = self.size if size is None or size < 0 else min(self.size, start + size)
+        info = self.info
+        length: int = info["size"]
+        start = max(0, length + offset) if offset < 0 else min(offset, length)
+        stop = length if size is None or size < 0 else min(length, start + size)
+        return self._read(start, stop, info)
+
+    def _read(self, start: int, stop: int, info: Mapping[str, Any]) -> bytes:
         if start == stop:
             return b""
-        request = protocol.ask_bytes(self.path, start, stop, self.etag)
-        with self._transport.open(request) as body:
-            if body.status != 206:
-                raise Caterva2Error(f"{self._transport.url} does not serve ranges of bytes")
-            data = bytearray(stop - start)
-            body.read_into(memoryview(data))
+        data = bytearray(stop - start)
+        request = protocol.ask_bytes(self.path, start, stop, info["etag"])
+        self._ask(request, info, _range_into(memoryview(data)))
         return bytes(data)
 
     def __repr__(self) -> str:
         why = f", {self.error}" if self.error else ""
         return f"<File {self.path}: {self.size:,} bytes{why}>"
+
+
+def _items_into(target: memoryview) -> Callable[[Body], None]:
+    def read(body: Body) -> None:
+        if body.headers.get("Content-Type") != protocol.RAW:
+            raise Unsupported(f"{body.url} does not send the items of frames as they are")
+        body.read_into(target)
+
+    return read
+
+
+def _range_into(target: memoryview) -> Callable[[Body], None]:
+    def read(body: Body) -> None:
+        if body.status != 206:
+            raise Caterva2Error(f"{body.url} does not serve ranges of bytes")
+        body.read_into(target)
+
+    return read
+
+
+def _nitems(info: Mapping[str, Any]) -> int:
+    return int(info["nbytes"]) // int(info["typesize"])
 
 
 def _one_axis(key: Any, length: int, what: str) -> Axis:

@@ -20,6 +20,7 @@ from typing import Any, Self
 from caterva2.client import protocol
 from caterva2.client.records import Download
 from caterva2.client.transport import PIECE_BYTES, Transport
+from caterva2.client.versions import next_etag
 from caterva2.errors import Caterva2Error, Changed, Unavailable
 from caterva2.model.path import parse_path
 
@@ -69,9 +70,11 @@ def download(transport: Transport, path: str, directory: str, progress: Progress
                 finally:
                     fetched += transfer.fetched_bytes
                 break
-            except Changed:
+            except Changed as error:
                 if not left:
                     raise
+                if error.current_etag is None:
+                    next_etag(transport, path, version.etag)
                 version = _current(transport, path)
         part.finish(version)
     return Download(path, str(part.file), version.size, fetched, time.perf_counter() - began)

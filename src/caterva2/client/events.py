@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Self
 
 from caterva2.client.protocol import ask_events
@@ -31,19 +30,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 class EventParser:
     """Makes events of the bytes of a stream.
 
-    Parameters
-    ----------
-    pattern : str
-        The path that ``reset`` events get.
-
     Attributes
     ----------
     last_id : str or None
         Where to resume.
     """
 
-    def __init__(self, pattern: str, last_id: str | None = None) -> None:
-        self._pattern = pattern
+    def __init__(self, last_id: str | None = None) -> None:
         self._rest = b""
         self._fields: dict[str, str] = {}
         self.last_id = last_id
@@ -65,17 +58,14 @@ class EventParser:
         fields, self._fields = self._fields, {}
         if "id" in fields:
             self.last_id = fields["id"]
-        if fields.get("event") == "reset":
-            return Event(self.last_id, "reset", self._pattern, time.time())
         return self._event(fields) if "data" in fields else None
 
     def _event(self, fields: dict[str, str]) -> Event:
         try:
             data = json.loads(fields["data"])
-            return Event(
-                fields.get("id"), data["kind"], data["path"], data["time"], data["etag"], data["generation"]
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            version = data.get("etag"), data.get("generation")
+            return Event(fields.get("id"), data["kind"], data["path"], data["time"], *version)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Caterva2Error(f"an event cannot be understood: {fields['data'][:200]!r}") from error
 
 
@@ -83,8 +73,11 @@ class EventStream:
     """An iterator over events; make one with `Client.events`.
 
     It is connected once it is made. When the connection is lost, it is made again, for as long as it takes,
-    and the events missed come first; if that is impossible, an event of kind ``reset`` comes instead. Iterate
-    in one thread; `close` it in any: it is a context manager.
+    and the events missed come first; if they are not known any more, an event of kind ``missed`` comes
+    instead. Iterate in one thread; `close` it in any, which ends the iteration: it is a context manager.
+
+    Iterating raises what a service says that refuses it when it is connected again (`Unauthorized`), or that
+    cannot be understood (`Caterva2Error`); never `Unavailable`.
     """
 
     def __init__(
@@ -92,12 +85,13 @@ class EventStream:
         transport: Transport,
         pattern: str,
         *,
+        since: str | None = None,
         on_loss: Callable[[str], None] | None = None,
         on_close: Callable[[EventStream], object] | None = None,
     ) -> None:
         self._transport = transport
         self._pattern = check_pattern(pattern)
-        self._parser = EventParser(self._pattern)
+        self._parser = EventParser(since)
         self._on_loss = on_loss
         self._on_close = on_close
         self._closed = threading.Event()
@@ -112,7 +106,8 @@ class EventStream:
     def __next__(self) -> Event:
         while not self._ready and not self._closed.is_set():
             self._fill_again()
-        if self._closed.is_set() or not self._ready:
+        if self._closed.is_set():
+            self._pieces.close()
             raise StopIteration
         return self._ready.popleft()
 
@@ -150,10 +145,10 @@ class EventStream:
                 return
             self._closed.wait(pause_s * random.uniform(0.5, 1))  # so that not all come back at once
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            self._parser = EventParser(self._pattern, self._parser.last_id)
+            self._parser = EventParser(self._parser.last_id)
             self._pieces = self._read()
 
-    def _read(self) -> Iterator[bytes]:
+    def _read(self) -> Generator[bytes]:
         request = ask_events(self._pattern, self._parser.last_id)
         with self._transport.open(request, silence_s=SILENCE_S) as self._body:
             yield from self._body.pieces()

@@ -227,12 +227,12 @@ class Event:
     Attributes
     ----------
     id : str or None
-        What to resume from.
+        What to resume from: the next stream's ``since``.
     kind : str
-        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``reset``: events
-        were missed, so look at the listing again.
+        ``created``, ``changed``, ``deleted`` (datasets); ``online``, ``offline`` (roots); ``missed``: events
+        were, so look at the listing again. Newer services may have further ones: ignore what you do not know.
     path : str
-        ``root/dir/name``, or a root; for ``reset`` the pattern that was asked for.
+        ``root/dir/name``, or a root; for ``missed`` the pattern that was asked for.
     time : float
         When it was seen, in seconds since the epoch.
     etag : str or None

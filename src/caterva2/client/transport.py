@@ -32,11 +32,20 @@ PIECE_BYTES = 256 * 1024
 
 
 class Body:
-    """The body of an answer, as it arrives."""
+    """The body of an answer, as it arrives.
+
+    Attributes
+    ----------
+    url : str
+        Of the service.
+    status : int
+    headers : mapping
+        Case-insensitive.
+    """
 
     def __init__(self, response: BaseHTTPResponse, url: str) -> None:
         self._response = response
-        self._url = url
+        self.url = url
         self.status = response.status
         self.headers = response.headers
 
@@ -51,7 +60,7 @@ class Body:
         try:
             return self._response.read(None if size < 0 else size)
         except HTTPError as error:
-            raise broken(self._url, error) from error
+            raise broken(self.url, error) from error
 
     def read_exactly(self, size: int) -> bytes:
         """Return exactly `size` bytes.
@@ -63,7 +72,7 @@ class Body:
         """
         data = self.read(size) if size else b""
         if len(data) != size:
-            raise BrokenOff(f"{self._url} broke the answer off; try again")
+            raise BrokenOff(f"{self.url} broke the answer off; try again")
         return data
 
     def read_into(self, target: memoryview) -> None:
@@ -92,7 +101,7 @@ class Body:
             while data := self._response.read1(PIECE_BYTES):
                 yield data
         except HTTPError as error:
-            raise broken(self._url, error) from error
+            raise broken(self.url, error) from error
 
     def stop(self) -> None:
         """End the reading of another thread: it sees the end of the body, or a broken connection."""

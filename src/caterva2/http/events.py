@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
@@ -19,6 +21,9 @@ __all__ = ["EventStreams"]
 
 KEEP_ALIVE_S = 15.0
 """Pause after which a comment is sent, in seconds, so that both sides notice a dead connection."""
+
+MISSED = "missed"
+"""Kind of what is sent in place of events that are not known any more: look at the catalogue again."""
 
 QUEUE_EVENTS = 1000
 """Most events that wait for a slow client; beyond, it is told to look at the catalogue again."""
@@ -101,7 +106,7 @@ class EventStreams:
             while not self._stopped:
                 if lost:
                     lost = False
-                    yield f"id: {self._catalogue.last_event_id}\nevent: reset\ndata: {{}}\n\n".encode()
+                    yield _missed(self._catalogue.last_event_id, pattern)
                 try:
                     item = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
                 except TimeoutError:
@@ -121,7 +126,7 @@ class EventStreams:
 
 def _named(pattern: str, event: Event) -> bool:
     """Whether a pattern names an event; those of a root are named by all patterns below it."""
-    if event.kind in ("online", "offline"):
+    if "/" not in event.path:
         return matches(pattern.partition("/")[0], event.path)
     return matches(pattern, event.path)
 
@@ -133,5 +138,14 @@ def _replace(queue: asyncio.Queue[Event | None], item: Event | None) -> None:
 
 
 def _encode(event: Event) -> bytes:
-    data = json.dumps(dataclasses.asdict(event))
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+    return _encode_members(dataclasses.asdict(event))
+
+
+def _missed(last_id: str, pattern: str) -> bytes:
+    """Encode that events are not known any more, with the members that events have."""
+    members = {"id": last_id, "kind": MISSED, "path": pattern, "time": time.time()}
+    return _encode_members(members | {"etag": None, "generation": None})
+
+
+def _encode_members(members: dict[str, Any]) -> bytes:
+    return f"id: {members['id']}\nevent: {members['kind']}\ndata: {json.dumps(members)}\n\n".encode()

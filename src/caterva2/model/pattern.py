@@ -8,7 +8,7 @@ from typing import Literal
 from caterva2.errors import InvalidPath
 from caterva2.model.path import MAX_PATH_BYTES
 
-__all__ = ["FollowMode", "check_pattern", "matches"]
+__all__ = ["FollowMode", "check_pattern", "is_glob", "matches"]
 
 FollowMode = Literal["meta", "cached", "full"]
 """What of a followed dataset is refreshed at once when it changes: its metadata; that and what was cached of
@@ -29,6 +29,11 @@ def check_pattern(pattern: str) -> str:
     if any(ord(char) < 32 or ord(char) == 127 for char in trimmed):
         raise InvalidPath(f"{pattern!r} has a control character")
     return trimmed
+
+
+def is_glob(pattern: str) -> bool:
+    """Return whether a pattern may name what does not exist yet."""
+    return any(char in pattern for char in "*?[")
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -10,8 +10,7 @@ from fastapi import APIRouter
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.version import CachedVersion
 from caterva2.model.path import DatasetPath, parse_path
-from caterva2.model.pattern import check_pattern, matches
-from caterva2.subscriber.naming import is_glob
+from caterva2.model.pattern import check_pattern, is_glob, matches
 from caterva2.subscriber.pins import Pins
 from caterva2.subscriber.routes import Pattern
 

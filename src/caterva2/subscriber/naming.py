@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from caterva2.errors import NotFound
 from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath
-from caterva2.model.pattern import matches
+from caterva2.model.pattern import is_glob, matches
 
-__all__ = ["is_glob", "matching", "named"]
-
-
-def is_glob(pattern: str) -> bool:
-    """Return whether a pattern may name what does not exist yet."""
-    return any(char in pattern for char in "*?[")
+__all__ = ["matching", "named"]
 
 
 def matching(catalogue: Catalogue, patterns: Sequence[str]) -> list[DatasetPath]:

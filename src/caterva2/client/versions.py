@@ -1,0 +1,102 @@
+"""When the version that was asked for is gone: which one is next, and trying again with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from caterva2.client import protocol
+from caterva2.client.protocol import Request
+from caterva2.client.transport import Body, BrokenOff, Transport
+from caterva2.errors import Changed, Unavailable
+
+__all__ = ["newest_of", "next_etag", "read_version"]
+
+ATTEMPTS = 3
+"""How often a dataset is opened anew that is replaced between that and its reading."""
+
+NEXT_WAIT_S = 3.0
+"""How long the next version is waited for while a file is being replaced, in seconds."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
+"""Pauses between looks for it, in seconds: each twice the one before."""
+
+T = TypeVar("T")
+
+
+def read_version(
+    transport: Transport, request: Request, path: str, etag: str, read: Callable[[Body], T]
+) -> T:
+    """Send a request that names a version, and return what is read of its answer.
+
+    Parameters
+    ----------
+    transport : Transport
+    request : Request
+    path, etag : str
+        The version that it names.
+    read : callable
+        Reads the answer; called again if that broke off.
+
+    Raises
+    ------
+    Changed
+        With the etag asked for and the current one, if the version is gone. A version that is being replaced
+        has no next one yet: that is waited for, `NEXT_WAIT_S` at most.
+    Caterva2Error
+        As `Transport.open` and `read` do.
+    """
+    try:
+        try:
+            with transport.open(request) as body:
+                return read(body)
+        except BrokenOff:  # perhaps since it was replaced: then the next answer says so
+            with transport.open(request) as body:
+                return read(body)
+    except Changed as error:
+        current = error.current_etag or next_etag(transport, path, etag)
+        raise Changed(path, etag, current) from error
+
+
+def next_etag(transport: Transport, path: str, etag: str) -> str | None:
+    """Return the version that is current, as soon as it is another one.
+
+    Returns
+    -------
+    str or None
+        None if there is none within `NEXT_WAIT_S`.
+
+    Raises
+    ------
+    NotFound
+        If the dataset was deleted.
+    """
+    deadline, pause_s = time.monotonic() + NEXT_WAIT_S, FIRST_PAUSE_S
+    while True:
+        try:
+            current: str = protocol.read_info(transport.call(protocol.ask_info(path)))["etag"]
+        except (Changed, Unavailable):
+            current = etag
+        if current != etag:
+            return current
+        if time.monotonic() + pause_s > deadline:
+            return None
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def newest_of(attempt: Callable[[], T]) -> T:
+    """Return what an attempt does that opens a dataset and reads it, made again if it was replaced meanwhile.
+
+    Raises
+    ------
+    Changed
+        If it was `ATTEMPTS` times.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except Changed:
+            continue
+    return attempt()
