@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: install demo test check bench bench-cache docs pins clean help
+.PHONY: install demo test check bench bench-cache bench-changes docs pins clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -45,6 +45,9 @@ bench: install ## Measure, as ratios side by side in one run
 
 bench-cache: install ## Measure the cache: cold, warm and evicting reads, and the memory of a crowd
 	$(BIN)/python -m pytest -q -s benchmarks/test_cache.py
+
+bench-changes: install ## Measure changes: latency, bytes moved, scale
+	$(BIN)/python -m pytest -q -s benchmarks/test_changes.py $(wildcard benchmarks/test_scale.py)
 
 docs: install ## Build the documentation into build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs

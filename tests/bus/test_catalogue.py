@@ -77,6 +77,24 @@ async def test_bus_that_lost_everything_empties_nothing(observe, make_entry, eve
     assert not loaded.root("foo").fresh
 
 
+async def test_deletion_of_an_earlier_time_waits_for_the_publisher(
+    announce, observe, make_entry, write, agree, eventually
+):
+    """A store that was rolled back has the deletion of a dataset that is there again."""
+    await write(DATA, data_key("foo", "a"), encode_entry(make_entry()))
+    await write(DATA, data_key("foo", "a"), None)
+    loaded = Catalogue()
+    loaded.set_root("foo", instance="one")
+    loaded.apply("foo", "a", entry := make_entry())
+    events = []
+    loaded.listen(lambda event, _: events.append((event.kind, event.path)))
+    view, _ = await observe(loaded)
+    await eventually(lambda: view.synced)
+    mine = await announce(entries={"a": entry})
+    await eventually(lambda: agree(loaded, mine.catalogue))
+    assert events == [("online", "foo")]
+
+
 async def test_cut_off_is_unknown_and_unverified_and_comes_back(
     server, announce, observe, make_entry, agree, eventually
 ):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from caterva2.errors import Changed, IntegrityError, Unavailable
+from caterva2.errors import Changed, IntegrityError, NotFound, Unavailable
 from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.path import DatasetPath
 from caterva2.source.byteranges import MAX_RANGES, REQUEST_BYTES
@@ -56,6 +56,22 @@ class TestPages:
         server.faults.append(Fault("junk", times=2, route="/api/"))
         with pytest.raises(Unavailable):
             await source.pages(head, [0])
+
+
+class TestWithdrawn:
+    """A dataset that its publisher does not have (any more, or yet: it may have lost what it knew)."""
+
+    async def test_a_version_of_it_changed(self, server, source, head, extents, path):
+        server.source.withdraw(path)
+        for work in (source.head(path, head.etag), source.pages(head, [0]), source.read(head, extents[:1])):
+            with pytest.raises(Changed) as caught:
+                await work
+            assert (caught.value.wanted_etag, caught.value.current_etag) == (head.etag, None)
+
+    async def test_it_is_not_found(self, server, source, head, path):
+        server.source.withdraw(path)
+        with pytest.raises(NotFound):
+            await source.head(path)
 
 
 class TestRead:

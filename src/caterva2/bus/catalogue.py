@@ -63,8 +63,9 @@ class CatalogueView:
     """Fills a catalogue from the bus and keeps it current.
 
     The catalogue may have entries from before (loaded from disk). An entry is deleted when its deletion is
-    seen, or when all was read, the entry was not there, and the root's publisher confirms that it put all: a
-    bus that lost its store, with no publisher to fill it again, empties nothing. A root is forgotten only
+    seen as it happens, or when all was read, the entry was not there, and the root's publisher confirms that
+    it put all: a bus that lost its store, or was rolled back, with no publisher to fill it again, empties
+    nothing. A root is forgotten only
     when its claim is deleted.
 
     A root is *fresh* while its publisher's heartbeats come and their digest equals the catalogue's. Where the
@@ -165,10 +166,15 @@ class CatalogueView:
             log.warning("skipped a malformed dataset on the bus", key=change.key, reason=str(error))
             return
         presence = self._presence(path.root)
+        root = self._catalogue.roots.get(path.root)
         if presence.seen is not None:
+            if entry is None and root is not None:
+                # Perhaps of an earlier dataset of that name, in a store that was rolled back: it goes when
+                # its publisher confirms that, like one that is not there
+                presence.seen.discard(path.name)
+                return
             presence.seen.add(path.name)
         presence.unseen.discard(path.name)
-        root = self._catalogue.roots.get(path.root)
         if root is None:
             orphans = self._orphans.setdefault(path.root, {})
             if entry is None:

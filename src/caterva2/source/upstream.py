@@ -225,8 +225,10 @@ class Upstream:
         problem = _parse_problem(await self.body(response))
         detail = str(problem.get("detail") or response.reason or "")[:500]
         match response.status:
-            case 404:
+            case 404 if etag is None:
                 return NotFound(str(path), detail or None)
+            case 404:  # it was there; whether it is deleted, or not found again yet, the catalogue will say
+                return Changed(str(path), etag)
             case 412:
                 current = problem.get("current_etag")
                 return Changed(str(path), etag, current if isinstance(current, str) else None)
