@@ -177,7 +177,9 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.follow("foo", "full")
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
-        older.executescript("DROP TABLE pins; DROP TABLE deleted; ALTER TABLE roots DROP COLUMN reset_at;")
+        older.executescript(
+            "DROP TABLE pins; DROP TABLE deleted; DROP TABLE position; ALTER TABLE roots DROP COLUMN reset_at;"
+        )
         older.execute("ALTER TABLE follows DROP COLUMN mode")
         older.execute("PRAGMA user_version = 1")
     older.close()

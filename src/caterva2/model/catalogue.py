@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -313,6 +313,18 @@ class Catalogue:
             return False
         self._put(root, name, entry)
         return True
+
+    def fill(self, root_name: str, entries: Iterable[tuple[str, Entry]]) -> None:
+        """Set datasets that were known before, as they were: no events.
+
+        Raises
+        ------
+        NotFound
+            If there is no such root.
+        """
+        root = self.root(root_name)
+        for name, entry in entries:
+            root.put(name, entry)
 
     def _put(self, root: Root, name: str, entry: Entry | None) -> None:
         created = name not in root.entries

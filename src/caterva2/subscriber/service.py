@@ -75,7 +75,6 @@ class SubscriberService(Service):
         store = SubscriberStore(settings.state / "subscriber.sqlite")
         stack.callback(store.close)
         store.load(self.catalogue)
-        store.keep(self.catalogue)
 
         pins = Pins(self.catalogue, store)
 
@@ -103,7 +102,9 @@ class SubscriberService(Service):
 
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
         follower = Follower(self.catalogue, store, self.source)
-        self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
+        view = CatalogueView(self.bus, self.catalogue, store.position())
+        store.keep(self.catalogue, lambda: view.position)
+        self._spawn(stack, view.run())
         self._spawn(stack, follower.run())
         self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, drop_deleted(self.catalogue, self.source))
@@ -169,9 +170,12 @@ async def _write_roots(catalogue: Catalogue, store: SubscriberStore) -> None:
     """Write when roots were last confirmed: now and then, and soon after one is for the first time."""
     known: set[str] = set()
     written_at = 0.0
-    while True:
-        fresh = {name for name, root in catalogue.roots.items() if root.fresh}
-        if fresh != known or time.monotonic() - written_at > ROOTS_WRITTEN_S:
-            store.write_roots()
-            known, written_at = fresh, time.monotonic()
-        await asyncio.sleep(ROOTS_LOOKED_AT_S)
+    try:
+        while True:
+            fresh = {name for name, root in catalogue.roots.items() if root.fresh}
+            if fresh != known or time.monotonic() - written_at > ROOTS_WRITTEN_S:
+                store.write_roots()
+                known, written_at = fresh, time.monotonic()
+            await asyncio.sleep(ROOTS_LOOKED_AT_S)
+    finally:
+        store.write_roots()
