@@ -102,9 +102,9 @@ class SubscriberService(Service):
 
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
         follower = Follower(self.catalogue, store, self.source)
-        view = CatalogueView(self.bus, self.catalogue, store.position())
-        store.keep(self.catalogue, lambda: view.position)
-        self._spawn(stack, view.run())
+        self.view = CatalogueView(self.bus, self.catalogue, store.position())
+        store.keep(self.catalogue, lambda: self.view.position)
+        self._spawn(stack, self.view.run())
         self._spawn(stack, follower.run())
         self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, drop_deleted(self.catalogue, self.source))

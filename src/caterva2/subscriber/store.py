@@ -10,11 +10,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 from caterva2.bus.view import Position
 from caterva2.database import open_database
 from caterva2.model.catalogue import DELETED_KEPT, Catalogue, Entry, Event
+from caterva2.model.path import Kind
 
 __all__ = ["SubscriberStore"]
 
@@ -45,7 +46,9 @@ CREATE INDEX deletions ON deleted (generation);
 """
 
 _POSITION = """
-CREATE TABLE position (epoch TEXT NOT NULL, revision INTEGER NOT NULL, heard_at REAL NOT NULL, told TEXT NOT NULL);
+CREATE TABLE position (
+    epoch TEXT NOT NULL, revision INTEGER NOT NULL, heard_at REAL NOT NULL, told TEXT NOT NULL
+);
 """
 
 _UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS, 5: _POSITION}
@@ -125,7 +128,10 @@ class SubscriberStore:
         catalogue.listen(self._on_event)
 
     def write_roots(self) -> None:
-        """Write who serves which root, when each was confirmed, and how far all is; to be called now and then."""
+        """Write who serves which root, when each was confirmed, and how far all is.
+
+        To be called now and then.
+        """
         if self._catalogue is None:
             return
         self._begin()
@@ -221,10 +227,8 @@ def _entries(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, Entry]]:  #
     for _, name, etag, generation, size, kind, mtime, shape, dtype, error in rows:
         if shape not in shapes:
             shapes[shape] = tuple(json.loads(shape))
-        yield (
-            name,
-            Entry(etag, generation, size, intern(kind), mtime, shapes[shape], dtype and intern(dtype), error),
-        )
+        described = (cast(Kind, intern(kind)), mtime, shapes[shape], dtype and intern(dtype), error)
+        yield name, Entry(etag, generation, size, *described)
 
 
 def _row(key: tuple[str, str], entry: Entry) -> tuple[str | int | float | None, ...]:
