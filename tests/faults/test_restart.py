@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from caterva2.bus.snapshot import ask_snapshot
+from caterva2.subscriber import service
 from caterva2.testing.cluster import Cluster
 from caterva2.testing.waiting import until
 
@@ -127,3 +129,38 @@ async def test_what_is_not_in_the_catalogue_yet_is_read_again(cluster: Cluster) 
     assert view.position is None
     root.behind.clear()
     assert view.position is not None
+
+
+async def test_a_new_one_begins_with_what_the_broker_knows(cluster: Cluster) -> None:
+    await cluster.stop("subscriber")
+    shutil.rmtree(cluster.state / "subscriber")
+    await until(lambda: cluster.broker.catalogue.roots["foo"].fresh)
+    assert await back(cluster) == (0, 1)
+    await change(cluster, "now")
+    await until(lambda: agrees(cluster))
+    await cluster.stop("subscriber")
+    await change(cluster, "while away")
+    assert await back(cluster) == (0, 1)
+
+
+@pytest.mark.parametrize("what", ["none", "nonsense", "cut", "another"])
+async def test_a_new_one_that_gets_nothing_right_reads_the_bus(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    await cluster.stop("subscriber")
+    shutil.rmtree(cluster.state / "subscriber")
+    right = await ask_snapshot(cluster.broker.address.url, None)
+    assert right is not None
+    wrong = {
+        "none": None,
+        "nonsense": b"nonsense",
+        "cut": right[: len(right) // 2],
+        "another": right.replace(b'"05"', b'"never there"'),
+    }
+
+    async def ask(*_: object) -> bytes | None:
+        return wrong[what]
+
+    monkeypatch.setattr(service, "ask_snapshot", ask)
+    resyncs, _ = await back(cluster)
+    assert resyncs == 1

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 from caterva2.errors import InvalidPath
-from caterva2.model.path import DatasetPath, check_root, dataset_path
+from caterva2.model.path import DatasetPath, check_name, check_root
 
 __all__ = ["data_key", "parse_data_key", "parse_root_key", "root_filter", "root_key"]
 
@@ -82,6 +82,7 @@ def parse_data_key(key: str) -> DatasetPath:
     """
     root, _, name = key.partition(".")
     try:
-        return dataset_path(_decode_root(root), _decode(name))
+        root = _decode_root(root)
+        return DatasetPath(root, check_name(root, _decode(name)))
     except ValueError as error:
         raise InvalidPath(f"{key!r} is not the key of a dataset: {error}") from error

@@ -162,9 +162,10 @@ class View:
         self.resyncs = 0
         self.resumes = 0
         if position is not None:
-            self._go_on(position)
+            self.go_on(position)
 
-    def _go_on(self, position: Position) -> None:
+    def go_on(self, position: Position) -> None:
+        """Go on from a position, whose changes the follower knows; not while it runs."""
         silent_s = time.time() - position.heard_at
         if silent_s >= 0:  # else the clock was set back: nobody knows for how long
             self.epoch, self.revision = position.epoch, position.revision

@@ -15,7 +15,7 @@ OPEN_FILES = 8192
 TURN_S = 0.0005
 """How long a thread may go on while another wants to, in seconds."""
 
-NEW_OBJECTS = 20_000
+NEW_OBJECTS = 50_000
 """How many new objects make Python look for reference cycles."""
 
 # Of <malloc.h>

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from blake3 import blake3
 
@@ -65,8 +65,7 @@ class Entry:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A difference that was seen.
 
     Attributes
@@ -166,7 +165,8 @@ class Root:
             self.entries[name] = entry
             self.nbytes += entry.size
             self._digest ^= _row_digest(name, entry)
-            self.deleted.pop(name, None)
+            if self.deleted:
+                self.deleted.pop(name, None)
         elif old is not None:
             self.deleted[name] = old.generation
             if len(self.deleted) > DELETED_KEPT:
@@ -308,7 +308,8 @@ class Catalogue:
         if entry is not None and root.is_older(name, entry):
             root.behind[name] = entry
             return False
-        root.behind.pop(name, None)
+        if root.behind:
+            root.behind.pop(name, None)
         if entry == root.entries.get(name):
             return False
         self._put(root, name, entry)

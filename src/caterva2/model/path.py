@@ -8,7 +8,7 @@ from typing import Literal
 
 from caterva2.errors import InvalidPath
 
-__all__ = ["DatasetPath", "Kind", "check_root", "dataset_path", "kind_of", "parse_path"]
+__all__ = ["DatasetPath", "Kind", "check_name", "check_root", "kind_of", "parse_path"]
 
 Kind = Literal["array", "frame", "file"]
 """``array``: n-dimensional Blosc2 array; ``frame``: plain Blosc2 super-chunk; ``file``: anything else."""
@@ -76,11 +76,11 @@ def parse_path(text: str, *, allow_root: bool = False) -> DatasetPath:
     root, _, name = text.partition("/")
     if not name and allow_root:
         return DatasetPath(check_root(root), "")
-    return dataset_path(check_root(root), name)
+    return DatasetPath(check_root(root), check_name(root, name))
 
 
-def dataset_path(root: str, name: str) -> DatasetPath:
-    """Return the path of a dataset below a root; that `root` can name one was checked before.
+def check_name(root: str, name: str) -> str:
+    """Return `name` if it can name a dataset below a root.
 
     Raises
     ------
@@ -88,13 +88,6 @@ def dataset_path(root: str, name: str) -> DatasetPath:
         As `parse_path` does, of the name.
     """
     text = f"{root}/{name}"
-    _check_text(text)
-    if _PART_OF_NO_NAME.search(name):
-        raise InvalidPath(f"{text!r} is not a dataset: write root/dir/name, without empty parts, '.' or '..'")
-    return DatasetPath(root, name)
-
-
-def _check_text(text: str) -> None:
     try:
         nbytes = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
@@ -103,6 +96,9 @@ def _check_text(text: str) -> None:
         raise InvalidPath(f"a path of {nbytes} bytes is too long, the limit is {MAX_PATH_BYTES}")
     if _FORBIDDEN.search(text):
         raise InvalidPath(f"{text!r} has a control character or a backslash")
+    if _PART_OF_NO_NAME.search(name):
+        raise InvalidPath(f"{text!r} is not a dataset: write root/dir/name, without empty parts, '.' or '..'")
+    return name
 
 
 def kind_of(name: str) -> Kind:

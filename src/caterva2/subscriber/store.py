@@ -181,9 +181,11 @@ class SubscriberStore:
         if self._position() is None:
             self._db.execute("DELETE FROM position")
         deleted = [(*key, entry) for key, entry in changed.items() if isinstance(entry, int)]
-        self._db.executemany("DELETE FROM entries WHERE root = ? AND name = ?", [row[:2] for row in deleted])
-        # one that comes back has an entry, which counts
-        self._db.executemany("INSERT OR REPLACE INTO deleted VALUES (?, ?, ?)", deleted)
+        if deleted:
+            gone = [row[:2] for row in deleted]
+            self._db.executemany("DELETE FROM entries WHERE root = ? AND name = ?", gone)
+            # one that comes back has an entry, which counts
+            self._db.executemany("INSERT OR REPLACE INTO deleted VALUES (?, ?, ?)", deleted)
         self._db.executemany(
             "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [_row(key, entry) for key, entry in changed.items() if not isinstance(entry, int)],
