@@ -14,6 +14,7 @@ from itertools import islice
 import aiohttp
 import structlog
 
+from caterva2.bus.connection import CONNECT_S
 from caterva2.bus.records import check_entry, dump, load, members_of
 from caterva2.bus.view import Position
 from caterva2.config import Token
@@ -23,14 +24,14 @@ from caterva2.model.path import check_name, check_root
 
 __all__ = ["Snapshots", "ask_snapshot", "take_snapshot"]
 
-ROWS = 500
+ROWS = 1000
 """Datasets in a line: what is made, or taken, before others get a turn on the event loop."""
 
 KEPT_S = 60.0
 """For how long an answer is kept for others who ask, in seconds."""
 
-ANSWER_S = 10.0
-"""How long an answer may take, in seconds."""
+SILENT_S = 5.0
+"""A broker that is silent for so long while it is asked has none, in seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +99,7 @@ async def ask_snapshot(url: str, token: Token | None) -> bytes | None:
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
         async with (
             aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
             session.get(f"{url}/api/snapshot") as answer,
