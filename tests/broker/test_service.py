@@ -14,6 +14,7 @@ from caterva2.broker.service import BrokerService
 from caterva2.bus.announcer import Announcer
 from caterva2.bus.connection import Bus, ask_broker, close, connect
 from caterva2.bus.server import find_binary
+from caterva2.bus.snapshot import ask_snapshot
 from caterva2.config import Address, BrokerSettings, Token
 from caterva2.errors import BusError, StateInUse, Unauthorized
 from caterva2.model.catalogue import Catalogue, Entry
@@ -179,13 +180,15 @@ async def test_taken_http_port_of_last_time_is_replaced(tmp_path):
 async def test_token_is_needed_and_in_no_log(start, get, announce):
     with capture_logs() as logs:
         broker = await start(token=SECRET)
-        for path in ("/api/bus", "/api/roots", "/api/events", "/health", "/metrics"):
+        for path in ("/api/bus", "/api/snapshot", "/api/roots", "/api/events", "/health", "/metrics"):
             assert (await get(broker, path))[0] == 401
         with pytest.raises(Unauthorized):
             await ask_broker(broker.address.url, None)
         assert (await get(broker, "/api/bus", SECRET))[0] == 200
         await announce(broker)
         await eventually(lambda: "foo" in broker.catalogue.roots and broker.catalogue.root("foo").fresh)
+        assert await ask_snapshot(broker.address.url, None) is None
+        assert b"foo" in await ask_snapshot(broker.address.url, SECRET)
         bus_token = broker.nats.token
         os.kill(broker.nats.pid, signal.SIGKILL)
         await eventually(lambda: not broker.bus.connected)

@@ -194,3 +194,79 @@ async def test_store_of_an_earlier_time_that_was_written_to_is_noticed(
     await eventually(lambda: view.synced and mirror.values == expected)
     assert view.revision > revision
     assert view.resyncs == 2
+
+
+@pytest.fixture
+async def left(write, bus, spawn, eventually):
+    """What a view that stopped had told, and its position; the bus went on since."""
+    mirror = Mirror()
+    view = View(bus, DATA, ">", mirror)
+    stop = spawn(view.run())
+    await write(foo__a=b"1", foo__b=b"2", foo__c=b"3")
+    await eventually(lambda: view.synced and len(mirror.values) == 3)
+    await stop()
+    await write(foo__a=b"4", foo__b=None, foo__d=b"5")
+    mirror.changes.clear()
+    return mirror, view.position
+
+
+async def test_another_view_goes_on_from_a_position(left, bus, spawn, eventually):
+    mirror, position = left
+    view = View(bus, DATA, ">", mirror, position)
+    spawn(view.run())
+    await eventually(lambda: view.synced)
+    assert mirror.values == {"foo.a": b"4", "foo.c": b"3", "foo.d": b"5"}
+    assert [change.key for change in mirror.changes] == ["foo.a", "foo.b", "foo.d"]
+    assert (view.resyncs, view.resumes) == (0, 1)
+
+
+@pytest.mark.parametrize("hours_ago", [2, -2])
+async def test_a_position_of_another_time_is_not_used(left, bus, spawn, eventually, hours_ago):
+    """Deletions are told for an hour, and a clock that was set back says nothing."""
+    mirror, position = left
+    heard_at = position.heard_at - 3600 * hours_ago
+    view = View(bus, DATA, ">", mirror, position._replace(heard_at=heard_at))
+    spawn(view.run())
+    await eventually(lambda: view.synced)
+    assert mirror.values == {"foo.a": b"4", "foo.c": b"3", "foo.d": b"5"}
+    assert (view.resyncs, view.resumes) == (1, 0)
+
+
+async def test_a_position_in_another_past_is_not_used(left, bus, spawn, eventually):
+    mirror, position = left
+    told = tuple((revision, str(int(time) + 1)) for revision, time in position.told)
+    mirror.values["foo.never"] = b"there"
+    view = View(bus, DATA, ">", mirror, position._replace(told=told))
+    spawn(view.run())
+    await eventually(lambda: view.synced)
+    assert mirror.values == {"foo.a": b"4", "foo.c": b"3", "foo.d": b"5"}
+    assert (view.resyncs, view.resumes) == (1, 1)
+
+
+async def test_there_is_no_position_before_all_was_read(bus, follow, write, eventually):
+    view = View(bus, DATA, ">", Mirror())
+    assert view.position is None
+    await write(foo__a=b"1")
+    view, mirror = follow()
+    positions = []
+    mirror.done = lambda: positions.append(view.revision)
+    tell = mirror.change
+    mirror.change = lambda change: (tell(change), positions.append(view.position))
+    await eventually(lambda: view.synced)
+    assert positions[0] is None
+    assert view.position.revision >= 1
+
+
+async def test_all_is_told_sorted_by_key_and_the_last_change_of_a_key_last(
+    bus, follow, write, eventually, monkeypatch
+):
+    monkeypatch.setattr("caterva2.bus.view.HELD", 7)
+    keys = [f"k{number * 7 % 20:02}" for number in range(20)]
+    await write(**{f"foo__{key}": b"1" for key in keys})
+    view, mirror = follow()
+    await eventually(lambda: view.synced)
+    told = [change.key for change in mirror.changes]
+    assert set(told) == {f"foo.{key}" for key in keys}
+    assert told != sorted(told)
+    for begin in range(0, 20, 7):
+        assert told[begin : begin + 7] == sorted(told[begin : begin + 7])

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from caterva2.bus.view import Position
 from caterva2.errors import ConfigError
 from caterva2.model.catalogue import Catalogue, Entry
 from caterva2.model.path import DatasetPath
@@ -177,7 +178,9 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.follow("foo", "full")
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
-        older.executescript("DROP TABLE pins; DROP TABLE deleted; ALTER TABLE roots DROP COLUMN reset_at;")
+        older.executescript(
+            "DROP TABLE pins; DROP TABLE deleted; DROP TABLE position;ALTER TABLE roots DROP COLUMN reset_at;"
+        )
         older.execute("ALTER TABLE follows DROP COLUMN mode")
         older.execute("PRAGMA user_version = 1")
     older.close()
@@ -187,4 +190,29 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.close()
     store = SubscriberStore(tmp_path / "db")
     assert store.pins() == ["foo/*"]
+    store.close()
+
+
+async def test_a_position_is_known_again_and_forgotten_with_the_first_change_that_it_does_not_cover(
+    tmp_path,
+) -> None:
+    store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
+    position: Position | None = Position("2026-01-01", 7, 1.5, ((6, "100"), (7, "101")))
+    store.keep(catalogue, lambda: position)
+    catalogue.set_root("foo")
+    catalogue.apply("foo", "x", FILE)
+    store.write_roots()
+    await asyncio.sleep(0)
+    store.close()
+
+    store = SubscriberStore(tmp_path / "db")
+    assert store.position() == position
+    catalogue = Catalogue()
+    store.load(catalogue)
+    store.keep(catalogue, lambda: position)
+    position = None
+    assert store.position() is not None
+    catalogue.apply("foo", "y", FILE)
+    await asyncio.sleep(0)
+    assert store.position() is None
     store.close()

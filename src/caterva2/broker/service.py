@@ -15,6 +15,7 @@ from caterva2.broker.routes import broker_router
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, BusAddress, close, connect
 from caterva2.bus.server import NatsServer
+from caterva2.bus.snapshot import Snapshots
 from caterva2.config import Address, BrokerSettings
 from caterva2.errors import Unavailable
 from caterva2.http.app import build_app
@@ -73,7 +74,9 @@ class BrokerService(Service):
         else:
             self.nats = await stack.enter_async_context(NatsServer(settings.state / "bus", self._bus_host()))
         self.bus = await stack.enter_async_context(Bus(self._locate))
-        self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
+        view = CatalogueView(self.bus, self.catalogue)
+        self._spawn(stack, view.run())
+        snapshots = Snapshots(self.catalogue, lambda: view.position)
 
         metrics = Metrics("broker")
         metrics.add_catalogue(self.catalogue)
@@ -81,7 +84,7 @@ class BrokerService(Service):
         app = build_app(
             title="Caterva2 broker",
             routes=[],
-            routers=[broker_router(self._bus_at), catalogue_router(self.catalogue, streams)],
+            routers=[broker_router(self._bus_at, snapshots), catalogue_router(self.catalogue, streams)],
             metrics=metrics,
             token=settings.token,
             health=self._health,

@@ -14,7 +14,7 @@ from caterva2.bus.buckets import ALIVE, ALIVE_TTL_S, DATA, ROOTS, Gone
 from caterva2.bus.connection import Bus
 from caterva2.bus.keys import parse_data_key, parse_root_key
 from caterva2.bus.records import Claim, Heartbeat, decode_entry
-from caterva2.bus.view import Change, View
+from caterva2.bus.view import Change, Position, View
 from caterva2.errors import Corrupt, InvalidPath
 from caterva2.model.catalogue import Catalogue, Entry, Root
 
@@ -76,9 +76,12 @@ class CatalogueView:
     ----------
     bus : Bus
     catalogue : Catalogue
+    position : Position, optional
+        How far the view came that the catalogue is from: what was before is not read again, unless the bus
+        is another one by now, or the digest of a heartbeat differs.
     """
 
-    def __init__(self, bus: Bus, catalogue: Catalogue) -> None:
+    def __init__(self, bus: Bus, catalogue: Catalogue, position: Position | None = None) -> None:
         self._bus = bus
         self._catalogue = catalogue
         self._presences: dict[str, _Presence] = {}
@@ -89,13 +92,25 @@ class CatalogueView:
         self._resync_after = 0.0
         self._resync_pause_s = RESYNC_PAUSE_S
         self.roots = View(bus, ROOTS, ">", _Follower(self._on_root))
-        self.data = View(bus, DATA, ">", _Follower(self._on_entry, self._on_begin, self._on_done))
+        follower = _Follower(self._on_entry, self._on_begin, self._on_done)
+        self.data = View(bus, DATA, ">", follower, position)
         self.alive = View(bus, ALIVE, ">", _Follower(self._on_alive))
 
     @property
     def synced(self) -> bool:
         """Whether all that is on the bus was told."""
         return self.roots.synced and self.data.synced and self.alive.synced
+
+    @property
+    def position(self) -> Position | None:
+        """How far it has come; None while something that was told is not in the catalogue, or too much is."""
+        apart = (
+            self._filling
+            or any(self._orphans.values())
+            or any(presence.unseen for presence in self._presences.values())
+            or any(root.behind for root in self._catalogue.roots.values())
+        )
+        return None if apart else self.data.position
 
     async def run(self) -> None:
         """Follow until cancelled."""

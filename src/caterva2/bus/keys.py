@@ -11,10 +11,11 @@ import re
 from functools import lru_cache
 
 from caterva2.errors import InvalidPath
-from caterva2.model.path import DatasetPath, check_root, parse_path
+from caterva2.model.path import DatasetPath, check_name, check_root
 
 __all__ = ["data_key", "parse_data_key", "parse_root_key", "root_filter", "root_key"]
 
+_DOT = "=2E"
 _UNSAFE = re.compile(rb"[^-/_A-Za-z0-9]")
 _TOKEN = re.compile(
     # of what is escaped, only what has to be: there is one way to write a name
@@ -29,6 +30,9 @@ def _encode(text: str) -> str:
 def _decode(token: str) -> str:
     if not _TOKEN.match(token):
         raise ValueError("not the one way to write it")
+    with_dots = token.replace(_DOT, ".")
+    if "=" not in with_dots:  # nearly all: it is decoded
+        return with_dots
     first, *escaped = token.split("=")
     rest = [bytes.fromhex(part[:2]) + part[2:].encode() for part in escaped]
     return b"".join([first.encode(), *rest]).decode()
@@ -78,6 +82,7 @@ def parse_data_key(key: str) -> DatasetPath:
     """
     root, _, name = key.partition(".")
     try:
-        return parse_path(f"{_decode_root(root)}/{_decode(name)}")
+        root = _decode_root(root)
+        return DatasetPath(root, check_name(root, _decode(name)))
     except ValueError as error:
         raise InvalidPath(f"{key!r} is not the key of a dataset: {error}") from error

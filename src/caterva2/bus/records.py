@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from sys import intern
 from typing import Any, get_args
+
+from pydantic_core import from_json  # in a third of the time of `json`
 
 from caterva2.errors import Corrupt
 from caterva2.model.catalogue import Entry
 from caterva2.model.path import Kind
 
-__all__ = ["Claim", "Heartbeat", "decode_entry", "encode_entry"]
+__all__ = ["Claim", "Heartbeat", "check_entry", "decode_entry", "dump", "encode_entry", "load", "members_of"]
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_MEMBERS = ("etag", "generation", "size", "kind", "mtime", "shape", "dtype", "error")
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
@@ -40,7 +45,7 @@ class Claim:
 
     def encode(self) -> bytes:
         """Return the value."""
-        return _dump(asdict(self))
+        return dump(asdict(self))
 
     @classmethod
     def decode(cls, value: bytes) -> Claim:
@@ -86,7 +91,7 @@ class Heartbeat:
 
     def encode(self) -> bytes:
         """Return the value."""
-        return _dump(asdict(self))
+        return dump(asdict(self))
 
     @classmethod
     def decode(cls, value: bytes) -> Heartbeat:
@@ -111,17 +116,8 @@ class Heartbeat:
 
 def encode_entry(entry: Entry) -> bytes:
     """Return the value of a dataset."""
-    members = {
-        "etag": entry.etag,
-        "generation": entry.generation,
-        "size": entry.size,
-        "kind": entry.kind,
-        "mtime": entry.mtime,
-        "shape": entry.shape,
-        "dtype": entry.dtype,
-        "error": entry.error,
-    }
-    return _dump({name: value for name, value in members.items() if value is not None})
+    members = zip(_MEMBERS, members_of(entry), strict=True)
+    return dump({name: value for name, value in members if value is not None})
 
 
 def decode_entry(value: bytes) -> Entry:
@@ -132,23 +128,41 @@ def decode_entry(value: bytes) -> Entry:
     Corrupt
         If it is not one.
     """
-    raw = _load(value)
-    mtime = raw.get("mtime")
-    if isinstance(mtime, bool) or not isinstance(mtime, int | float) or not math.isfinite(mtime):
+    get = _load(value).get
+    return check_entry(*[get(name) for name in _MEMBERS])
+
+
+def members_of(entry: Entry) -> tuple[object, ...]:
+    """Return what `check_entry` takes."""
+    described = (entry.kind, entry.mtime, entry.shape, entry.dtype, entry.error)
+    return (entry.etag, entry.generation, entry.size, *described)
+
+
+def check_entry(  # noqa: PLR0917 - as they come; Any: what the JSON says
+    etag: Any, generation: Any, size: Any, kind: Any, mtime: Any, shape: Any, dtype: Any, error: Any
+) -> Entry:
+    """Return a dataset made of values that were read.
+
+    Raises
+    ------
+    Corrupt
+        If one of them is not what it should be.
+    """
+    if not isinstance(etag, str) or not etag:
+        raise Corrupt(f"etag is {etag!r}")
+    for name, number in (("generation", generation), ("size", size)):
+        if type(number) is not int or number < 0:
+            raise Corrupt(f"{name} is {number!r}")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise Corrupt(f"kind is {kind!r}")
+    if type(mtime) not in (int, float) or not math.isfinite(mtime):
         raise Corrupt(f"mtime is {mtime!r}")
-    etag = _text(raw, "etag")
-    if not etag:
-        raise Corrupt("etag is empty")
-    return Entry(
-        etag,
-        _count(raw, "generation"),
-        _count(raw, "size"),
-        _kind(raw),
-        float(mtime),
-        None if raw.get("shape") is None else _shape(raw["shape"]),
-        None if raw.get("dtype") is None else _text(raw, "dtype"),
-        None if raw.get("error") is None else _text(raw, "error"),
-    )
+    for name, text in (("dtype", dtype), ("error", error)):
+        if text is not None and not isinstance(text, str):
+            raise Corrupt(f"{name} is {text!r}")
+    shape = None if shape is None else _shape(shape)
+    dtype = dtype and intern(dtype)  # many have the same
+    return Entry(etag, generation, size, _KINDS[kind], float(mtime), shape, dtype, error)
 
 
 def _shape(value: object) -> tuple[int, ...]:
@@ -160,23 +174,30 @@ def _shape(value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _kind(raw: Mapping[str, Any]) -> Kind:
-    kind = _KINDS.get(_text(raw, "kind"))
-    if kind is None:
-        raise Corrupt(f"kind is {raw.get('kind')!r}")
-    return kind
-
-
-def _dump(members: Mapping[str, Any]) -> bytes:
+def dump(value: object) -> bytes:
+    """Return compact JSON."""
     # a lone surrogate of a message must not stop an announcement
-    return _ENCODER.encode(members).encode(errors="backslashreplace")
+    return _ENCODER.encode(value).encode(errors="backslashreplace")
+
+
+def load(value: bytes) -> Any:  # Any: what the JSON says
+    """Parse JSON.
+
+    Raises
+    ------
+    Corrupt
+        If it is none.
+    """
+    with contextlib.suppress(ValueError):
+        return from_json(value)
+    try:
+        return json.loads(value.decode())  # knows lone surrogates, which a message may have
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"not JSON: {error}") from error
 
 
 def _load(value: bytes) -> dict[str, Any]:
-    try:
-        raw = json.loads(value.decode())
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(f"not JSON: {error}") from error
+    raw = load(value)
     if not isinstance(raw, dict):
         raise Corrupt("not a JSON object")
     return raw

@@ -15,6 +15,7 @@ import random
 import secrets
 import time
 from collections import deque
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -29,7 +30,7 @@ from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, ensure, gone_of
 from caterva2.bus.connection import Bus, checkpoint
 from caterva2.errors import BusError
 
-__all__ = ["Change", "Follower", "View"]
+__all__ = ["Change", "Follower", "Position", "View"]
 
 HEARTBEAT_S = 1.0
 """How often the server speaks while nothing happens, in seconds; after three misses the view starts again."""
@@ -39,6 +40,9 @@ IDLE_S = 30.0
 
 BATCH = 500
 """Most messages taken in before others get a turn on the event loop."""
+
+HELD = 20_000
+"""How many keys are sorted at a time before they are told, while all is read."""
 
 TOLD = 100
 """How many messages come again when a view resumes: that they are the same shows that the store is."""
@@ -67,11 +71,35 @@ class Change(NamedTuple):
     gone: Gone | None
 
 
+class Position(NamedTuple):
+    """How far a view has come, for one that goes on from there later, in another process.
+
+    Attributes
+    ----------
+    epoch : str
+    revision : int
+        As those of the `View`.
+    heard_at : float
+        When the server was last heard from, in seconds since the epoch.
+    told : tuple of (int, str)
+        Revisions and times of the last messages: that they are the same shows that the store is.
+    """
+
+    epoch: str
+    revision: int
+    heard_at: float
+    told: tuple[tuple[int, str], ...]
+
+
 class Follower(Protocol):
-    """What is told the changes; on the event loop, in order of revision."""
+    """What is told the changes; on the event loop, those of a key in order of revision.
+
+    All changes come in that order, but between `begin` and `done`. Then they come sorted by key, many at a
+    time: who keeps them on disk writes each page once.
+    """
 
     def begin(self) -> None:
-        """Prepare: all keys that are there come next, from the oldest change to the newest."""
+        """Prepare: all keys that are there come next."""
         ...
 
     def change(self, change: Change) -> None:
@@ -97,6 +125,8 @@ class View:
     pattern : str
         A key, or ``prefix.>``.
     follower : Follower
+    position : Position, optional
+        Where to go on: the follower knows what was told up to there.
 
     Attributes
     ----------
@@ -105,18 +135,21 @@ class View:
     epoch : str
         Names the stream that revisions belong to: another one after the store was wiped.
     revision : int
-        Everything up to this revision was told (at least).
+        Everything up to this revision was told (at least), once it is in sync.
     resyncs, resumes : int
         How often all was read again, and how often a view resumed.
     """
 
-    def __init__(self, bus: Bus, bucket: str, pattern: str, follower: Follower) -> None:
+    def __init__(
+        self, bus: Bus, bucket: str, pattern: str, follower: Follower, position: Position | None = None
+    ) -> None:
         self._bus = bus
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
         self._pattern = self._prefix + pattern
         self._follower = follower
         self._inbox: deque[Msg] = deque()
+        self._held: deque[Change] = deque()  # taken in, but not told yet
         self._arrived = asyncio.Event()
         self._doubted = False
         self._begun = False  # told `begin`, and not `done` yet
@@ -128,6 +161,24 @@ class View:
         self.revision = 0
         self.resyncs = 0
         self.resumes = 0
+        if position is not None:
+            self.go_on(position)
+
+    def go_on(self, position: Position) -> None:
+        """Go on from a position, whose changes the follower knows; not while it runs."""
+        silent_s = time.time() - position.heard_at
+        if silent_s >= 0:  # else the clock was set back: nobody knows for how long
+            self.epoch, self.revision = position.epoch, position.revision
+            self._heard_at = time.monotonic() - silent_s
+            self._told.extend(position.told)
+
+    @property
+    def position(self) -> Position | None:
+        """How far it has come; None while it reads all, or has to."""
+        if self._begun or self._doubted or not self.epoch:
+            return None
+        heard_at = time.time() - (time.monotonic() - self._heard_at)
+        return Position(self.epoch, self.revision, heard_at, tuple(self._told))
 
     def resync(self, why: str) -> None:
         """Read all again, at once."""
@@ -214,6 +265,7 @@ class View:
         self.epoch, self.revision, self._begun = epoch, 0, True
         self._resumed_at = 0
         self._told.clear()
+        self._held.clear()
         self._follower.begin()
         return True
 
@@ -236,6 +288,7 @@ class View:
             Nothing is going to come, for now.
         """
         if empty:
+            await self._tell_held()
             self._caught_up(last)
         number = 0
         while not self._doubted:
@@ -249,7 +302,11 @@ class View:
                 status = (message.headers or {}).get("Status")
                 if status is None:
                     number += 1
-                    self._take(message, number, last)
+                    is_last = self._take(message, number)
+                    if is_last or len(self._held) >= HELD:
+                        await self._tell_held()
+                    if is_last and not self._doubted:
+                        self._caught_up(last)
                 elif message.reply:  # flow control: go on sending
                     await client.publish(message.reply)
                 else:
@@ -260,7 +317,15 @@ class View:
                 self._arrived.set()
                 await asyncio.sleep(0)
 
-    def _take(self, message: Msg, number: int, last: int) -> None:
+    async def _tell_held(self) -> None:
+        self._held = deque(sorted(self._held, key=itemgetter(0)))
+        while self._held:
+            for _ in range(min(BATCH, len(self._held))):
+                self._follower.change(self._held.popleft())
+            await asyncio.sleep(0)
+
+    def _take(self, message: Msg, number: int) -> bool:
+        """Take a message in; return whether it is the last of what was there."""
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>; with a
         # domain and an account in front, so counted from the end of the fixed form
         tokens = message.reply.split(".")
@@ -273,13 +338,16 @@ class View:
             self._told.append(told)
             gone = gone_of(message.headers)
             key = message.subject[len(self._prefix) :]
-            self._follower.change(Change(key, None if gone else message.data, revision, gone))
+            change = Change(key, None if gone else message.data, revision, gone)
+            if self._begun:
+                self._held.append(change)
+            else:
+                self._follower.change(change)
             self.revision = max(self.revision, revision)
         elif told not in self._told:
             self.resync("the store was rolled back and written to")
-            return
-        if not pending and not self.synced:
-            self._caught_up(last)
+            return False
+        return not pending and not self.synced
 
     def _check_heartbeat(self, message: Msg, number: int) -> None:
         headers = message.headers or {}

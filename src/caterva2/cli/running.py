@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from caterva2.cli.process import allow_many_files, freeze_modules, return_memory_soon, take_turns_often
+from caterva2.cli.process import allow_many_files, collect_seldom, return_memory_soon, take_turns_often
 from caterva2.http.service import Service
 
 __all__ = ["Make", "run_services"]
@@ -31,7 +31,7 @@ def run_services(makes: Sequence[Make]) -> None:
     """
     allow_many_files()
     return_memory_soon()
-    freeze_modules()
+    collect_seldom()
     take_turns_often()
     _event_loop_runner()(_run(makes))
 

@@ -6,7 +6,6 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
@@ -138,7 +137,7 @@ def _replace(queue: asyncio.Queue[Event | None], item: Event | None) -> None:
 
 
 def _encode(event: Event) -> bytes:
-    return _encode_members(dataclasses.asdict(event))
+    return _encode_members(event._asdict())
 
 
 def _missed(last_id: str, pattern: str) -> bytes:

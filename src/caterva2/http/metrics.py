@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from caterva2.http.connection import MAX_CONNECTIONS
 from caterva2.http.events import EventStreams
 from caterva2.http.server import Server
-from caterva2.model.catalogue import Catalogue, EventKind
+from caterva2.model.catalogue import Catalogue, Entry, Event, EventKind
 from caterva2.source.budget import Budget
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class Metrics:
         """Export the size of a catalogue, and count its events."""
         prefix = f"caterva2_{self._service}"
         self._registry.register(_CatalogueSize(prefix, catalogue))
-        events = Counter(f"{prefix}_events", "Differences seen", ["kind"], registry=self._registry)
-        by_kind = {kind: events.labels(kind) for kind in get_args(EventKind)}
-        catalogue.listen(lambda event, _: by_kind[event.kind].inc())
+        self._registry.register(_Events(prefix, catalogue))
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text form."""
@@ -147,6 +145,23 @@ class _CatalogueSize(Collector):
             fresh.add_metric([root.name], root.fresh)
             behind.add_metric([root.name], len(root.behind))
         yield from (datasets, size, fresh, behind)
+
+
+class _Events(Collector):
+    def __init__(self, prefix: str, catalogue: Catalogue) -> None:
+        self._name = f"{prefix}_events"
+        self._seen = dict.fromkeys(get_args(EventKind), 0)
+        catalogue.listen(self._count)
+
+    def _count(self, event: Event, _: Entry | None) -> None:
+        self._seen[event.kind] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield how many events of each kind there were."""
+        events = CounterMetricFamily(self._name, "Differences seen", labels=["kind"])
+        for kind, count in self._seen.items():
+            events.add_metric([kind], count)
+        yield events
 
 
 class MetricsMiddleware:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from blake3 import blake3
 
@@ -65,8 +65,7 @@ class Entry:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A difference that was seen.
 
     Attributes
@@ -166,7 +165,8 @@ class Root:
             self.entries[name] = entry
             self.nbytes += entry.size
             self._digest ^= _row_digest(name, entry)
-            self.deleted.pop(name, None)
+            if self.deleted:
+                self.deleted.pop(name, None)
         elif old is not None:
             self.deleted[name] = old.generation
             if len(self.deleted) > DELETED_KEPT:
@@ -308,11 +308,24 @@ class Catalogue:
         if entry is not None and root.is_older(name, entry):
             root.behind[name] = entry
             return False
-        root.behind.pop(name, None)
+        if root.behind:
+            root.behind.pop(name, None)
         if entry == root.entries.get(name):
             return False
         self._put(root, name, entry)
         return True
+
+    def fill(self, root_name: str, entries: Iterable[tuple[str, Entry]]) -> None:
+        """Set datasets that were known before, as they were: no events.
+
+        Raises
+        ------
+        NotFound
+            If there is no such root.
+        """
+        root = self.root(root_name)
+        for name, entry in entries:
+            root.put(name, entry)
 
     def _put(self, root: Root, name: str, entry: Entry | None) -> None:
         created = name not in root.entries

@@ -8,7 +8,7 @@ from typing import Literal
 
 from caterva2.errors import InvalidPath
 
-__all__ = ["DatasetPath", "Kind", "check_root", "kind_of", "parse_path"]
+__all__ = ["DatasetPath", "Kind", "check_name", "check_root", "kind_of", "parse_path"]
 
 Kind = Literal["array", "frame", "file"]
 """``array``: n-dimensional Blosc2 array; ``frame``: plain Blosc2 super-chunk; ``file``: anything else."""
@@ -73,20 +73,32 @@ def parse_path(text: str, *, allow_root: bool = False) -> DatasetPath:
         If a part is empty, ``.`` or ``..``, the path is absolute, has a NUL or another control character,
         a backslash, is not valid Unicode, or is longer than `MAX_PATH_BYTES`.
     """
-    try:
-        encoded = text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidPath(f"{text!r} is not valid Unicode") from error
-    if len(encoded) > MAX_PATH_BYTES:
-        raise InvalidPath(f"a path of {len(encoded)} bytes is too long, the limit is {MAX_PATH_BYTES}")
-    if _FORBIDDEN.search(text):
-        raise InvalidPath(f"{text!r} has a control character or a backslash")
     root, _, name = text.partition("/")
     if not name and allow_root:
         return DatasetPath(check_root(root), "")
+    return DatasetPath(check_root(root), check_name(root, name))
+
+
+def check_name(root: str, name: str) -> str:
+    """Return `name` if it can name a dataset below a root.
+
+    Raises
+    ------
+    InvalidPath
+        As `parse_path` does, of the name.
+    """
+    text = f"{root}/{name}"
+    try:
+        nbytes = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidPath(f"{text!r} is not valid Unicode") from error
+    if nbytes > MAX_PATH_BYTES:
+        raise InvalidPath(f"a path of {nbytes} bytes is too long, the limit is {MAX_PATH_BYTES}")
+    if _FORBIDDEN.search(text):
+        raise InvalidPath(f"{text!r} has a control character or a backslash")
     if _PART_OF_NO_NAME.search(name):
         raise InvalidPath(f"{text!r} is not a dataset: write root/dir/name, without empty parts, '.' or '..'")
-    return DatasetPath(check_root(root), name)
+    return name
 
 
 def kind_of(name: str) -> Kind:

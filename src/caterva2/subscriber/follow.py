@@ -110,8 +110,8 @@ class Follower:
     def _on_event(self, event: Event, entry: Entry | None) -> None:
         if event.kind == "online":
             self._heads.add(path for path in self.followed() if path.root == event.path)
-        elif entry is not None and self.follows(path := parse_path(event.path)):
-            self._heads.add([path])
+        elif entry is not None and any(matches(pattern, event.path) for pattern in self._patterns):
+            self._heads.add([parse_path(event.path)])
 
     async def run(self) -> None:
         """Refresh what is wanted, for ever. No head waits for bytes, and no small dataset for a large one."""

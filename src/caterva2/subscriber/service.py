@@ -9,14 +9,18 @@ from contextlib import AsyncExitStack
 from os import cpu_count
 from typing import Any
 
+import structlog
+
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
+from caterva2.bus.snapshot import ask_snapshot, take_snapshot
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.earlier import CONTENTS_BYTES
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
 from caterva2.cache.manifests import MANIFEST_BYTES
 from caterva2.cache.pool import MAX_OPEN
 from caterva2.config import SubscriberSettings
+from caterva2.errors import Corrupt
 from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
@@ -43,6 +47,8 @@ ROOTS_WRITTEN_S = 10.0
 
 ROOTS_LOOKED_AT_S = 1.0
 """How soon it is written that a root was confirmed for the first time, in seconds."""
+
+log = structlog.get_logger(__name__)
 
 
 class SubscriberService(Service):
@@ -75,7 +81,6 @@ class SubscriberService(Service):
         store = SubscriberStore(settings.state / "subscriber.sqlite")
         stack.callback(store.close)
         store.load(self.catalogue)
-        store.keep(self.catalogue)
 
         pins = Pins(self.catalogue, store)
 
@@ -103,7 +108,9 @@ class SubscriberService(Service):
 
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
         follower = Follower(self.catalogue, store, self.source)
-        self._spawn(stack, CatalogueView(self.bus, self.catalogue).run())
+        self.view = CatalogueView(self.bus, self.catalogue, store.position())
+        store.keep(self.catalogue, lambda: self.view.position)
+        self._spawn(stack, self._follow_bus())
         self._spawn(stack, follower.run())
         self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, drop_deleted(self.catalogue, self.source))
@@ -126,6 +133,19 @@ class SubscriberService(Service):
         metrics.add_server(server, streams)
         self.address = server.address
         self._spawn(stack, server.wait())
+
+    async def _follow_bus(self) -> None:
+        if not self.catalogue.roots:
+            body = await ask_snapshot(self.settings.broker, self.settings.token)
+            if body is not None:
+                await self._begin_with(body)
+        await self.view.run()
+
+    async def _begin_with(self, snapshot: bytes) -> None:
+        try:
+            self.view.data.go_on(await take_snapshot(snapshot, self.catalogue))
+        except Corrupt as error:
+            log.warning("the broker's snapshot cannot be used, reading the bus", reason=str(error))
 
     def _metrics(self) -> Metrics:
         metrics, cache = Metrics("subscriber"), self.source
@@ -169,9 +189,12 @@ async def _write_roots(catalogue: Catalogue, store: SubscriberStore) -> None:
     """Write when roots were last confirmed: now and then, and soon after one is for the first time."""
     known: set[str] = set()
     written_at = 0.0
-    while True:
-        fresh = {name for name, root in catalogue.roots.items() if root.fresh}
-        if fresh != known or time.monotonic() - written_at > ROOTS_WRITTEN_S:
-            store.write_roots()
-            known, written_at = fresh, time.monotonic()
-        await asyncio.sleep(ROOTS_LOOKED_AT_S)
+    try:
+        while True:
+            fresh = {name for name, root in catalogue.roots.items() if root.fresh}
+            if fresh != known or time.monotonic() - written_at > ROOTS_WRITTEN_S:
+                store.write_roots()
+                known, written_at = fresh, time.monotonic()
+            await asyncio.sleep(ROOTS_LOOKED_AT_S)
+    finally:
+        store.write_roots()

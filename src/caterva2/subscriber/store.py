@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from sys import intern
+from typing import Any, cast
 
+from caterva2.bus.view import Position
 from caterva2.database import open_database
 from caterva2.model.catalogue import DELETED_KEPT, Catalogue, Entry, Event
+from caterva2.model.path import Kind
 
 __all__ = ["SubscriberStore"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE roots (
@@ -38,7 +45,13 @@ CREATE TABLE deleted (
 CREATE INDEX deletions ON deleted (generation);
 """
 
-_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS}
+_POSITION = """
+CREATE TABLE position (
+    epoch TEXT NOT NULL, revision INTEGER NOT NULL, heard_at REAL NOT NULL, told TEXT NOT NULL
+);
+"""
+
+_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS, 5: _POSITION}
 
 
 class SubscriberStore:
@@ -56,13 +69,17 @@ class SubscriberStore:
     """
 
     def __init__(self, file: Path) -> None:
-        schema = _SCHEMA + _PINS + _MODES + _RESETS
+        schema = _SCHEMA + _PINS + _MODES + _RESETS + _POSITION
         self._db = open_database(file, schema, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
+        self._position: Callable[[], Position | None] = lambda: None
+        self._commit_soon: asyncio.Handle | None = None
         self._changed: dict[tuple[str, str], Entry | int] = {}  # an entry, or the generation that was deleted
 
     def close(self) -> None:
         """Write what is open and close the database."""
+        if self._commit_soon is not None:
+            self._commit_soon.cancel()
         self._commit()
         self._db.close()
 
@@ -74,14 +91,12 @@ class SubscriberStore:
             catalogue.set_root(name, url=url, title=title, instance=instance)
             catalogue.reset(name, reset_at)
             catalogue.doubt(name, confirmed_at)
-        for root, name, etag, generation, size, kind, mtime, shape, dtype, error in self._db.execute(
-            "SELECT * FROM entries"
-        ):
+        rows = self._db.execute("SELECT * FROM entries ORDER BY root, name")
+        for root, of_root in groupby(rows, key=itemgetter(0)):
             if root not in catalogue.roots:  # it ended before it was written who serves it
                 catalogue.set_root(root)
                 catalogue.doubt(root)
-            extents = tuple(json.loads(shape)) if shape is not None else None
-            catalogue.apply(root, name, Entry(etag, generation, size, kind, mtime, extents, dtype, error))
+            catalogue.fill(root, _entries(of_root))
         self._db.execute(
             "DELETE FROM deleted WHERE generation <= "
             "(SELECT generation FROM deleted ORDER BY generation DESC LIMIT 1 OFFSET ?)",
@@ -91,13 +106,32 @@ class SubscriberStore:
             if root in catalogue.roots and name not in catalogue.root(root).entries:
                 catalogue.root(root).deleted[name] = generation
 
-    def keep(self, catalogue: Catalogue) -> None:
-        """Write each difference of a catalogue from now on."""
+    def position(self) -> Position | None:
+        """Return how far the catalogue was when it was last written; None if that is not known."""
+        found = self._db.execute("SELECT * FROM position").fetchone()
+        if found is None:
+            return None
+        epoch, revision, heard_at, told = found
+        return Position(epoch, revision, heard_at, tuple((number, at) for number, at in json.loads(told)))
+
+    def keep(self, catalogue: Catalogue, position: Callable[[], Position | None] = lambda: None) -> None:
+        """Write each difference of a catalogue from now on.
+
+        Parameters
+        ----------
+        catalogue : Catalogue
+        position : callable, optional
+            Returns how far the catalogue is.
+        """
         self._catalogue = catalogue
+        self._position = position
         catalogue.listen(self._on_event)
 
     def write_roots(self) -> None:
-        """Write who serves which root and when each was confirmed; to be called now and then."""
+        """Write who serves which root, when each was confirmed, and how far all is.
+
+        To be called now and then.
+        """
         if self._catalogue is None:
             return
         self._begin()
@@ -109,6 +143,13 @@ class SubscriberStore:
                 for r in self._catalogue.roots.values()
             ],
         )
+        position = self._position()
+        if position is not None:
+            # in one transaction with what was seen up to there; an older one does no harm, a later one would
+            self._db.execute("DELETE FROM position")
+            self._db.execute(
+                "INSERT INTO position VALUES (?, ?, ?, ?)", (*position[:3], json.dumps(position.told))
+            )
 
     def _on_event(self, event: Event, entry: Entry | None) -> None:
         if event.kind in ("online", "offline", "reset"):
@@ -128,7 +169,7 @@ class SubscriberStore:
     def _begin(self) -> None:
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
-            asyncio.get_running_loop().call_soon(self._commit)
+            self._commit_soon = asyncio.get_running_loop().call_soon(self._commit)
 
     def _commit(self) -> None:
         if self._db.in_transaction:
@@ -137,10 +178,14 @@ class SubscriberStore:
 
     def _write_changes(self) -> None:
         changed, self._changed = self._changed, {}
+        if self._position() is None:
+            self._db.execute("DELETE FROM position")
         deleted = [(*key, entry) for key, entry in changed.items() if isinstance(entry, int)]
-        self._db.executemany("DELETE FROM entries WHERE root = ? AND name = ?", [row[:2] for row in deleted])
-        # one that comes back has an entry, which counts
-        self._db.executemany("INSERT OR REPLACE INTO deleted VALUES (?, ?, ?)", deleted)
+        if deleted:
+            gone = [row[:2] for row in deleted]
+            self._db.executemany("DELETE FROM entries WHERE root = ? AND name = ?", gone)
+            # one that comes back has an entry, which counts
+            self._db.executemany("INSERT OR REPLACE INTO deleted VALUES (?, ?, ?)", deleted)
         self._db.executemany(
             "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [_row(key, entry) for key, entry in changed.items() if not isinstance(entry, int)],
@@ -177,6 +222,15 @@ class SubscriberStore:
     def unpin(self, pattern: str) -> bool:
         """Remove a pattern; returns whether it was there."""
         return self._db.execute("DELETE FROM pins WHERE pattern = ?", (pattern,)).rowcount > 0
+
+
+def _entries(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, Entry]]:  # Any: of each column its own
+    shapes: dict[str | None, tuple[int, ...] | None] = {None: None}
+    for _, name, etag, generation, size, kind, mtime, shape, dtype, error in rows:
+        if shape not in shapes:
+            shapes[shape] = tuple(json.loads(shape))
+        described = (cast(Kind, intern(kind)), mtime, shapes[shape], dtype and intern(dtype), error)
+        yield name, Entry(etag, generation, size, *described)
 
 
 def _row(key: tuple[str, str], entry: Entry) -> tuple[str | int | float | None, ...]:
