@@ -166,10 +166,22 @@ class PublisherStore:
             rows = self._db.execute(query, (root,)).fetchall()
         return {row[0]: _record(row) for row in rows}
 
+    def generations(self, root: str, names: Iterable[str]) -> dict[str, int]:
+        """Return the last generations of datasets, by name, deleted ones too; of unknown ones none."""
+        query = (
+            "SELECT name, generation FROM datasets "
+            "WHERE root = ? AND name IN (SELECT value FROM json_each(?))"
+        )
+        with self._reading:
+            return dict(self._reader.execute(query, (root, json.dumps(list(names)))))
+
     def next_generation(self, root: str, name: str, now_ms: int) -> int:
         """Return the generation of a dataset's next version: greater than any that it ever had."""
-        row = self._row("SELECT generation FROM datasets WHERE root = ? AND name = ?", (root, name))
-        return max(int(row[0]) if row else 0, self._floor, now_ms - 1) + 1
+        return self.generation_after(self.generations(root, [name]).get(name, 0), now_ms)
+
+    def generation_after(self, last: int, now_ms: int) -> int:
+        """Return what `next_generation` does, given what `generations` says of the dataset; 0 if nothing."""
+        return max(last, self._floor, now_ms - 1) + 1
 
     def save(self, root: str, versions: Iterable[tuple[str, Record, bytes | None]]) -> None:
         """Write versions, in one transaction.
@@ -181,36 +193,37 @@ class PublisherStore:
             Name, version and encoded head; None where the version is known and only the status of
             its file is another.
         """
+        versions = list(versions)
+        heads = [(root, name, head) for name, _, head in versions if head is not None]
+        rows = [(root, name, *_values(record)) for name, record, _ in versions]
         with self._transaction() as db:
-            for name, record, head in versions:
-                if head is not None:
-                    self._forget_manifest(db, root, name)
-                    db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (root, name, head))
-                db.execute(
-                    f"INSERT OR REPLACE INTO datasets (root, {_COLUMNS}) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (root, name, *_values(record)),
-                )
+            self._forget_manifests(db, root, [name for _, name, _ in heads])
+            db.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", heads)
+            db.executemany(
+                f"INSERT OR REPLACE INTO datasets (root, {_COLUMNS}) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
 
     def delete(self, root: str, names: Iterable[str]) -> None:
         """Forget datasets but for their generations, in one transaction."""
+        keys = [(root, name) for name in names]
         with self._transaction() as db:
-            for name in names:
-                self._forget_manifest(db, root, name)
-                db.execute("DELETE FROM heads WHERE root = ? AND name = ?", (root, name))
-                db.execute(
-                    "UPDATE datasets SET etag = NULL, ino = NULL, size = NULL, mtime_ns = NULL, "
-                    "ctime_ns = NULL, content = NULL, file_size = NULL, kind = NULL, mtime = NULL, "
-                    "shape = NULL, dtype = NULL, error = NULL WHERE root = ? AND name = ?",
-                    (root, name),
-                )
+            self._forget_manifests(db, root, [name for _, name in keys])
+            db.executemany("DELETE FROM heads WHERE root = ? AND name = ?", keys)
+            db.executemany(
+                "UPDATE datasets SET etag = NULL, ino = NULL, size = NULL, mtime_ns = NULL, "
+                "ctime_ns = NULL, content = NULL, file_size = NULL, kind = NULL, mtime = NULL, "
+                "shape = NULL, dtype = NULL, error = NULL WHERE root = ? AND name = ?",
+                keys,
+            )
             self._bury(db)
 
-    def _forget_manifest(self, db: sqlite3.Connection, root: str, name: str) -> None:
+    def _forget_manifests(self, db: sqlite3.Connection, root: str, names: list[str]) -> None:
         db.execute(
             "INSERT INTO stale SELECT root, name, etag FROM datasets "
-            "WHERE root = ? AND name = ? AND etag IS NOT NULL",
-            (root, name),
+            "WHERE root = ? AND name IN (SELECT value FROM json_each(?)) AND etag IS NOT NULL",
+            (root, json.dumps(names)),
         )
 
     def _bury(self, db: sqlite3.Connection) -> None:

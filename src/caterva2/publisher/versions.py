@@ -171,7 +171,7 @@ class Versions:
     def _named(self, head: Head, key: StatKey, content: bytes | None) -> Taken:
         path = head.path
         generation = self.next_generation(path.root, path.name, time.time_ns() // 1_000_000)
-        named = replace(head, generation=generation, etag=_new_etag(head, generation, self.origin))
+        named = head.named(_new_etag(head, generation, self.origin), generation)
         entry = Entry(
             etag=named.etag,
             generation=generation,
@@ -188,7 +188,7 @@ class Versions:
 
 def named_anew(record: Record, head: Head, generation: int, origin: str) -> Taken:
     """Return a version under another name, of a later generation."""
-    named = replace(head, generation=generation, etag=_new_etag(head, generation, origin))
+    named = head.named(_new_etag(head, generation, origin), generation)
     entry = replace(record.entry, generation=generation, etag=named.etag)
     return Taken(replace(record, entry=entry), named.encode())
 
