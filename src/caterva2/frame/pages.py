@@ -77,6 +77,8 @@ def parse_index(header: FrameHeader, index: bytes) -> npt.NDArray[np.int64]:
     except (ValueError, RuntimeError) as error:
         raise Corrupt(f"the index of the frame cannot be decompressed: {error}") from error
     stored = np.frombuffer(raw, dtype="<i8")
+    if count == 1 and 0 <= stored[0] <= header.index_start - header.header_bytes - 16:
+        return stored + header.header_bytes  # most files are small: this is all there is to check
     offsets = np.where(stored >= 0, stored + header.header_bytes, stored)
     ordered = np.sort(offsets[offsets >= 0], kind="stable")  # linear where it is in order, as most are
     is_outside = len(ordered) > 0 and ordered[-1] + 16 > header.index_start

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ TOMBSTONES_KEPT = 100_000
 
 CLEAN_ROWS = 50
 """Pages of old versions that one call of `PublisherStore.clean` deletes at most."""
+
+ROWS_PER_STATEMENT = 50
+"""SQLite before 3.32 takes 999 values in a statement."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -198,12 +202,8 @@ class PublisherStore:
         rows = [(root, name, *_values(record)) for name, record, _ in versions]
         with self._transaction() as db:
             self._forget_manifests(db, root, [name for _, name, _ in heads])
-            db.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", heads)
-            db.executemany(
-                f"INSERT OR REPLACE INTO datasets (root, {_COLUMNS}) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            _insert(db, "heads", heads)
+            _insert(db, f"datasets (root, {_COLUMNS})", rows)
 
     def delete(self, root: str, names: Iterable[str]) -> None:
         """Forget datasets but for their generations, in one transaction."""
@@ -287,6 +287,14 @@ class PublisherStore:
             if deleted < CLEAN_ROWS:
                 db.execute("DELETE FROM stale WHERE rowid = ?", (stale,))
         return True
+
+
+def _insert(db: sqlite3.Connection, into: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert or replace rows, many by each statement: between two statements others get the interpreter."""
+    for start in range(0, len(rows), ROWS_PER_STATEMENT):
+        some = rows[start : start + ROWS_PER_STATEMENT]
+        marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        db.execute(f"INSERT OR REPLACE INTO {into} VALUES {marks}", list(chain.from_iterable(some)))
 
 
 def _values(record: Record) -> tuple[Any, ...]:
