@@ -12,6 +12,7 @@ import structlog
 from caterva2.publisher.scan import Found, Scan, Scanner
 from caterva2.publisher.store import PublisherStore, Record
 from caterva2.publisher.versions import Taken, Versions, VersionStats, Wait
+from caterva2.source.files import Walker
 
 __all__ = ["Candidate", "Difference", "DirectoryLost", "Outcome", "Refused", "RootDirectory"]
 
@@ -173,16 +174,19 @@ class RootDirectory:
         """
         candidates = list(candidates)
         self._generations = self._store.generations(self.root, [candidate.name for candidate in candidates])
-        outcomes = [(candidate, self._take(candidate)) for candidate in candidates]
+        with Walker() as walker:
+            outcomes = [(candidate, self._take(candidate, walker)) for candidate in candidates]
         taken = [(c.name, o.record, o.head) for c, o in outcomes if isinstance(o, Taken)]
         if taken:
             self._store.save(self.root, taken)
         return outcomes
 
-    def _take(self, candidate: Candidate) -> Outcome:
+    def _take(self, candidate: Candidate, walker: Walker) -> Outcome:
         name, found = candidate.name, candidate.found
         try:
-            return self._versions.take(name, found, candidate.previous, settled=candidate.settled)
+            return self._versions.take(
+                name, found, candidate.previous, settled=candidate.settled, walker=walker
+            )
         except FileNotFoundError:
             return Wait("is gone")
         except PermissionError as error:
