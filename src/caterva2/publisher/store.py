@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -297,16 +298,24 @@ def _insert(db: sqlite3.Connection, into: str, rows: list[tuple[Any, ...]]) -> N
         db.execute(f"INSERT OR REPLACE INTO {into} VALUES {marks}", list(chain.from_iterable(some)))
 
 
+@lru_cache(maxsize=256)
+def _shape_text(shape: tuple[int, ...] | None) -> str | None:
+    return json.dumps(shape) if shape is not None else None
+
+
+@lru_cache(maxsize=256)
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    return tuple(json.loads(text)) if text is not None else None
+
+
 def _values(record: Record) -> tuple[Any, ...]:
     entry = record.entry
-    shape = json.dumps(entry.shape) if entry.shape is not None else None
-    described = (entry.size, entry.kind, entry.mtime, shape, entry.dtype, entry.error)
+    described = (entry.size, entry.kind, entry.mtime, _shape_text(entry.shape), entry.dtype, entry.error)
     return (entry.generation, entry.etag, *record.key, record.content, *described)
 
 
 def _record(row: tuple[Any, ...]) -> Record:
     _, generation, etag, ino, size, mtime_ns, ctime_ns, content, *described = row
     file_size, kind, mtime, shape, dtype, error = described
-    extents = tuple(json.loads(shape)) if shape is not None else None
-    entry = Entry(etag, generation, file_size, kind, mtime, extents, dtype, error)
+    entry = Entry(etag, generation, file_size, kind, mtime, _shape(shape), dtype, error)
     return Record(StatKey(ino, size, mtime_ns, ctime_ns), content, entry)
