@@ -141,8 +141,7 @@ class Bucket:
             return {}
         answers = _Answers(list(values))
         try:
-            async with asyncio.timeout(REQUEST_S):
-                await self._put_all(values, answers)
+            await self._put_all(values, answers)
         except (NatsError, TimeoutError) as error:
             raise self._failed("write", answers.waited_for(), error) from error
         return answers.revisions
@@ -153,7 +152,8 @@ class Bucket:
         try:
             for number, (key, value) in enumerate(values.items()):
                 await client.publish(f"$KV.{self._name}.{key}", value, reply=f"{inbox}.{number}")
-            await answers.done
+            async with asyncio.timeout(REQUEST_S):  # not around what may swallow the end of it
+                await answers.done
         finally:
             with contextlib.suppress(NatsError, OSError):
                 await subscription.unsubscribe()
