@@ -13,10 +13,11 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from caterva2.bus import announcer as announcer_module
 from caterva2.bus.announcer import OURS
 from caterva2.bus.buckets import DATA, ROOTS, Bucket
 from caterva2.bus.keys import data_key
-from caterva2.bus.records import Claim, encode_entry
+from caterva2.bus.records import Claim, decode_entry, encode_entry
 from caterva2.model.path import DatasetPath
 
 PUBLISHER = """
@@ -71,6 +72,21 @@ async def test_makes_the_bus_equal_to_the_catalogue(bus, announce, make_entry, e
     await eventually(lambda: mine.announcer.in_sync)
     assert await keys_of(bus) == {"foo.a", "foo.b", "foo.broken"}
     assert await keys_of(bus, "bar") == {"bar.other"}
+
+
+async def test_what_comes_back_as_it_was_put_is_known(bus, announce, make_entry, eventually, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(
+        announcer_module, "decode_entry", lambda value: parsed.append(value) or decode_entry(value)
+    )
+    mine = await announce(entries={f"{n}": make_entry() for n in range(20)})
+    await eventually(lambda: mine.announcer.in_sync)
+    assert not parsed
+    theirs = encode_entry(make_entry())
+    async with bus.session() as client:
+        await Bucket(client, DATA).put(data_key("foo", "0"), theirs)
+    await eventually(lambda: parsed == [theirs])
+    await eventually(lambda: mine.announcer.in_sync)
 
 
 async def test_touched_file_is_announced_though_its_version_stays(

@@ -24,6 +24,32 @@ async def test_values_revisions_and_markers(client):
     assert await bucket.get("foo.a") == Stored(None, second, Gone.DELETED)
 
 
+async def test_many_values_are_put_at_once(client):
+    bucket = Bucket(client, DATA)
+    assert await bucket.put_all({}) == {}
+    values = {f"foo.{n}": b"%d" % n for n in range(700)}
+    revisions = await bucket.put_all(values)
+    assert len(set(revisions.values())) == 700
+    for key in ("foo.0", "foo.699"):
+        assert await bucket.get(key) == Stored(values[key], revisions[key])
+    again = await bucket.put_all({"foo.0": b"again"})
+    assert again["foo.0"] > max(revisions.values())
+
+
+async def test_one_of_many_that_is_refused_is_an_error_that_names_it(client):
+    jetstream = client.jetstream()
+    config = (await jetstream.stream_info(f"KV_{DATA}")).config
+    config.max_msg_size = 100
+    await jetstream.update_stream(config)
+    bucket = Bucket(client, DATA)
+    with pytest.raises(BusError, match=r"foo\.large"):
+        await bucket.put_all({"foo.small": b"1", "foo.large": b"2" * 200})
+    assert (await bucket.get("foo.small")).value == b"1"
+    await jetstream.delete_stream(f"KV_{DATA}")
+    with pytest.raises(BusError, match=r"foo\.small"):
+        await bucket.put_all({"foo.small": b"3"})
+
+
 async def test_replace_is_compare_and_swap(client):
     bucket = Bucket(client, ROOTS)
     revision = await bucket.replace("foo", b"mine", 0)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caterva2.errors import Corrupt, Unsupported
+from caterva2.frame import inspect as module
 from caterva2.frame.inspect import describe, inspect
 from caterva2.frame.pages import make_page
 from caterva2.model.manifest import Head
@@ -167,3 +168,11 @@ def test_damaged_frames_are_refused_or_described(changes, kind):
         return
     assert Head.decode(head.encode()).size == len(SAMPLE)
     json.dumps(head.meta, allow_nan=False)
+
+
+@pytest.mark.parametrize("values", [np.arange(10), np.zeros(10), np.arange(1000), np.empty(0)])
+def test_few_chunks_are_described_as_many_are(values, monkeypatch):
+    raw = blosc2.asarray(values, chunks=(10,), blocks=(5,)).to_cframe()
+    few = head_of(raw)[0].encode()
+    monkeypatch.setattr(module, "FEW_CHUNKS", -1)
+    assert head_of(raw)[0].encode() == few

@@ -15,6 +15,7 @@ from caterva2.model.manifest import Head, Page
 from caterva2.model.path import parse_path
 
 RNG = np.random.default_rng(1)
+IMPOSSIBLE_OFFSETS = [1 << 40, (5 << 56) - (1 << 63), 10**6]
 NITEMS = 100_000  # so that chunks that do not compress are of blocks, in bytes 8 times as many
 
 
@@ -187,10 +188,13 @@ def test_a_malformed_index_is_corrupt(store, index):
 
 
 @pytest.mark.parametrize(
-    "offsets", [[0, 0], [0, 10], [0, 1 << 40], [0, (5 << 56) - (1 << 63)], [0, 10**6]], ids=str
+    "offsets",
+    [[0, 0], [0, 10], *([*before, last] for before in ([], [0]) for last in IMPOSSIBLE_OFFSETS)],
+    ids=str,
 )
 def test_an_impossible_index_is_corrupt(store, offsets):
-    head = store(blosc2.asarray(RNG.integers(0, 99, 200), chunks=(100,), blocks=(50,))).head
+    values = RNG.integers(0, 99, 100 * len(offsets))
+    head = store(blosc2.asarray(values, chunks=(100,), blocks=(50,))).head
     with pytest.raises(Corrupt):
         index_offsets(head, blosc2.compress2(np.array(offsets, "i8"), typesize=8))
 

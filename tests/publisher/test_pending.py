@@ -72,3 +72,13 @@ def test_forgotten_files_are_not_due(pending) -> None:
     pending.forget(["y"])
     assert pending.next_due() is None
     assert list(pending) == []
+
+
+def test_a_file_that_is_seen_again_as_it_was_is_handed_out_once(pending) -> None:
+    quiet = found(60)
+    pending.see("x", quiet, now=100.0)
+    pending.see("x", quiet, now=101.0)
+    assert len(pending.take_due(101.0, 10)) == 1
+    assert pending.take_due(101.0, 10) == []
+    pending.see("x", quiet, now=102.0)  # it was handed out, and nothing came of it
+    assert len(pending.take_due(102.0, 10)) == 1

@@ -145,3 +145,19 @@ def test_a_newer_file_is_refused(tmp_path) -> None:
     db.close()
     with pytest.raises(ConfigError, match="99"):
         PublisherStore(tmp_path / "s")
+
+
+def test_many_versions_are_written_at_once(store) -> None:
+    names = [f"x{n}" for n in range(2 * module.ROWS_PER_STATEMENT + 7)]
+    first = {name: record(n + 1, shape=(n, 2), dtype="int8") for n, name in enumerate(names)}
+    store.save("foo", [(name, first[name], name.encode()) for name in names])
+    assert store.records("foo") == first
+    assert store.generations("foo", [*names, "other"]) == {n: r.entry.generation for n, r in first.items()}
+    for name in names:
+        etag = first[name].entry.etag
+        assert store.head("foo", name, etag) == name.encode()
+        store.save_page("foo", name, etag, 0, b"page")
+    store.save("foo", [(name, record(n + 1000), b"new") for n, name in enumerate(names)])
+    while store.clean():
+        pass
+    assert all(store.page("foo", name, first[name].entry.etag, 0) is None for name in names)

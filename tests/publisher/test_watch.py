@@ -16,7 +16,10 @@ import structlog
 from caterva2.frame.write import write_array
 from caterva2.publisher import directory as directory_module
 from caterva2.publisher import events as events_module
+from caterva2.publisher import watch as watch_module
 from caterva2.publisher.store import PublisherStore
+from caterva2.publisher.versions import quiet_in_s
+from caterva2.source.files import stat_key
 
 
 async def test_what_is_there_is_announced_with_its_errors(root, watch) -> None:
@@ -29,6 +32,16 @@ async def test_what_is_there_is_announced_with_its_errors(root, watch) -> None:
         assert watched.entries["good.b2nd"].error is None
         assert watched.catalogue.root("foo").state == "online"
         assert watched.catalogue.root("foo").fresh
+
+
+async def test_a_large_root_is_scanned_when_each_file_was_tried(root, watch, wait_until, monkeypatch) -> None:
+    monkeypatch.setattr(watch_module, "BATCH_FILES", 2)
+    for n in range(300):
+        (root / f"{n}").write_text("quiet")
+    await wait_until(lambda: quiet_in_s(stat_key((root / "299").stat()), settle_s=0.1) < 0)
+    async with watch(max_settle_s=0.01) as watched:
+        await wait_until(lambda: watched.watcher.scanned)
+        assert len(watched.entries) == 300
 
 
 async def test_each_change_is_seen_by_its_event(root, watch, wait_until) -> None:

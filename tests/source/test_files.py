@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from caterva2.errors import Corrupt
-from caterva2.source.files import LocalFile, open_below, stat_key
+from caterva2.source.files import LocalFile, Walker, open_below, stat_key
 
 
 @pytest.fixture
@@ -93,3 +94,24 @@ def test_a_written_file_is_not_what_it_was(root, how) -> None:
         elif how != "write":
             os.utime(path, ns=(key.mtime_ns, key.mtime_ns))
         assert not file.is_still(key)
+
+
+def open_files() -> list[Path]:
+    return list(Path("/proc/self/fd").iterdir()) if sys.platform == "linux" else []
+
+
+def test_a_walker_goes_from_folder_to_folder(root) -> None:
+    (root / "top").write_bytes(b"top")
+    (root / "a" / "y").write_bytes(b"y")
+    (root / "a" / "b" / "z").write_bytes(b"z")
+    (root / "a" / "dir").symlink_to("b")
+    before = open_files()
+    with Walker() as walker:
+        for _ in range(2):
+            for name, content in (("a/b/x", b"0123456789"), ("a/b/z", b"z"), ("top", b"top"), ("a/y", b"y")):
+                with LocalFile(str(root), name, walker) as file:
+                    assert file.read(0, len(content)) == content
+            for name in ("a/dir/x", "a/none/x", "a/b/none", "a/b"):
+                with pytest.raises(OSError):
+                    walker.open_below(str(root), name)
+    assert open_files() == before

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import structlog
@@ -141,6 +142,15 @@ class Announcer:
                 await asyncio.gather(*(alive.delete(root_key(root)) for root in held))
 
 
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """A dataset as it is put."""
+
+    name: str
+    entry: Entry
+    value: bytes
+
+
 class _RootAnnouncer:
     """Announces one root. It is also the `caterva2.bus.view.Follower` of the root's datasets on the bus."""
 
@@ -177,6 +187,7 @@ class _RootAnnouncer:
         self._dirty: set[str] = set()
         self._held: set[str] = set()  # to be deleted, unless they come
         self._compare_all = False
+        self._under_way: dict[str, _Put] = {}  # by key, until it comes back
         self._acknowledged: dict[str, int] = {}
         self._told = ""  # the digest of the last heartbeat
         self._work.clear()
@@ -232,8 +243,7 @@ class _RootAnnouncer:
 
     def change(self, change: Change) -> None:
         try:
-            name = parse_data_key(change.key).name
-            entry = None if change.value is None else decode_entry(change.value)
+            name, entry = self._read_change(change)
         except (InvalidPath, Corrupt) as error:
             log.warning("repairing a malformed dataset on the bus", key=change.key, reason=str(error))
             self._strays.add(change.key)
@@ -251,6 +261,14 @@ class _RootAnnouncer:
                 self._work.set()
         if self.in_sync and self._there.digest != self._told:
             self._news.set()
+
+    def _read_change(self, change: Change) -> tuple[str, Entry | None]:
+        """Return a dataset's name, and what it became; what comes back as it was put is known already."""
+        put = self._under_way.pop(change.key, None)
+        if put is not None and put.value == change.value:
+            return put.name, put.entry
+        name = parse_data_key(change.key).name
+        return name, None if change.value is None else decode_entry(change.value)
 
     def _pass_others(self) -> None:
         """Tell what is missing on the bus, if that is ahead of us: another had the root, or we were set back.
@@ -290,8 +308,8 @@ class _RootAnnouncer:
             self._view.synced
             and self._claims[self._root] == OURS
             and not self._strays
-            and wanted.digest == self._there.digest
             and len(wanted.entries) == len(self._there.entries)
+            and wanted.digest == self._there.digest
         )
 
     # -- making them equal ---------------------------------------------------------------------------
@@ -334,7 +352,7 @@ class _RootAnnouncer:
             while compared := list(islice(remaining, COMPARED)):
                 for window in _windows(name for name in compared if self._is_different(name)):
                     checkpoint()
-                    await asyncio.gather(*(self._put_name(bucket, name) for name in window))
+                    await self._put_window(bucket, window)
                 await asyncio.sleep(0)
         except BusError as error:
             log.warning("cannot announce, will try again", root=self._root, reason=str(error))
@@ -342,12 +360,28 @@ class _RootAnnouncer:
             self._work.set()
             await asyncio.sleep(BEAT_S)
 
-    async def _put_name(self, bucket: Bucket, name: str) -> None:
-        entry, key = self._want(name), data_key(self._root, name)
-        if entry is None:
-            revision = await bucket.delete(key, MARKER_TTL_S)
-        else:
-            revision = await bucket.put(key, encode_entry(entry))
+    async def _put_window(self, bucket: Bucket, names: Iterable[str]) -> None:
+        puts: dict[str, _Put] = {}
+        gone: list[str] = []
+        for name in names:
+            entry = self._want(name)
+            if entry is None:
+                gone.append(name)
+            else:
+                puts[data_key(self._root, name)] = _Put(name, entry, encode_entry(entry))
+        await asyncio.gather(self._put_all(bucket, puts), *(self._delete(bucket, name) for name in gone))
+
+    async def _put_all(self, bucket: Bucket, puts: dict[str, _Put]) -> None:
+        self._under_way.update(puts)
+        revisions = await bucket.put_all({key: put.value for key, put in puts.items()})
+        for key, revision in revisions.items():
+            self._on_acknowledged(puts[key].name, revision)
+
+    async def _delete(self, bucket: Bucket, name: str) -> None:
+        revision = await bucket.delete(data_key(self._root, name), MARKER_TTL_S)
+        self._on_acknowledged(name, revision)
+
+    def _on_acknowledged(self, name: str, revision: int) -> None:
         if revision > self._view.revision:
             self._acknowledged[name] = revision
 

@@ -78,6 +78,7 @@ class Geometry:
         return same and (chunk.filters, chunk.filters_meta) == (header.filters, header.filters_meta)
 
 
+@lru_cache(maxsize=256)
 def plain_pipeline(codec: int, filters: bytes, filters_meta: bytes) -> bool:
     """Return whether blocks can be decoded without the frame, given `blosc2.Codec` and `blosc2.Filter`."""
     return codec in _FORMATS and all(

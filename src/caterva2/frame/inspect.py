@@ -21,8 +21,8 @@ from caterva2.frame.layout import (
     parse_header,
     trailer_size,
 )
-from caterva2.frame.metadata import vlmeta
-from caterva2.frame.pages import Read, StoredIndex, chunk_spans
+from caterva2.frame.metadata import parse_b2nd, vlmeta
+from caterva2.frame.pages import Read, StoredIndex, chunk_spans, chunk_stops, parse_index
 from caterva2.model.extents import (
     FILE_EXTENT_BYTES,
     PAGE_BYTES,
@@ -41,6 +41,9 @@ MAX_EXTENTS = 2**30
 
 MAX_DEAD_BYTES = 256 * 1024 * 1024
 """Most bytes between two parts of a frame that belong to neither: they travel as one extent."""
+
+FEW_CHUNKS = 64
+"""The index of so many is parsed again for the first page rather than kept."""
 
 _FIRST_READ_BYTES = 4096
 
@@ -93,9 +96,7 @@ def inspect(read: Read, *, path: DatasetPath, kind: Kind, size: int, mtime_ns: i
         raise Unsupported(f"a frame index of {index_bytes:,} bytes")
     index = read(header.index_start, index_bytes) if index_bytes else b""
     extent = Extent(Fixed.INDEX, header.index_start, index_bytes, digest(index))
-    offsets = stops = np.empty(0, np.int64)
-    if not header.variable:
-        offsets, stops = chunk_spans(StoredIndex(raw, extent, read))
+    offsets, stops = _spans(read, header, extent, index)
     geometry = _geometry(read, kind, header, offsets)
     slots = geometry.grid.nblocks + 2
     if header.nchunks * slots > MAX_EXTENTS:
@@ -103,14 +104,16 @@ def inspect(read: Read, *, path: DatasetPath, kind: Kind, size: int, mtime_ns: i
     stored = offsets[offsets >= 0]
     first = int(stored.min()) if len(stored) else header.index_start
     gap_bytes = first - header.header_bytes
-    if gap_bytes > MAX_DEAD_BYTES or np.any(stops - offsets > MAX_DEAD_BYTES + 2**31):
+    lengths = stops - offsets
+    if gap_bytes > MAX_DEAD_BYTES or lengths.max(initial=0) > MAX_DEAD_BYTES + 2**31:
         raise Unsupported(f"a frame with more than {MAX_DEAD_BYTES:,} dead bytes in one place: copy it anew")
-    parts = {
-        Fixed.HEADER: (0, raw),
-        Fixed.GAP: (header.header_bytes, read(header.header_bytes, gap_bytes) if gap_bytes else b""),
-        Fixed.INDEX: (header.index_start, index),
-        Fixed.TRAILER: (trailer_start, trailer),
-    }
+    fixed = [Extent(Fixed.HEADER, 0, len(raw), digest(raw))]
+    if gap_bytes:
+        gap = read(header.header_bytes, gap_bytes)
+        fixed.append(Extent(Fixed.GAP, header.header_bytes, gap_bytes, digest(gap)))
+    if index:
+        fixed.append(extent)
+    fixed.append(Extent(Fixed.TRAILER, trailer_start, len(trailer), digest(trailer)))
     return Head(
         path=path,
         etag="",
@@ -119,12 +122,24 @@ def inspect(read: Read, *, path: DatasetPath, kind: Kind, size: int, mtime_ns: i
         size=size,
         mtime_ns=mtime_ns,
         header=raw,
-        fixed=tuple(Extent(n, at, len(data), digest(data)) for n, (at, data) in parts.items() if data),
+        fixed=tuple(fixed),
         nchunks=header.nchunks,
         slots_per_chunk=slots,
-        page_starts=page_starts(stops - offsets),
+        page_starts=page_starts(lengths),
         meta=_meta(kind, header, geometry, vlmeta(trailer)),
     )
+
+
+def _spans(
+    read: Read, header: FrameHeader, extent: Extent, index: bytes
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where chunks begin and end, as `chunk_spans`."""
+    if header.variable:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if header.nchunks <= FEW_CHUNKS:
+        offsets = parse_index(header, index)
+        return offsets, chunk_stops(offsets, header.index_start)
+    return chunk_spans(StoredIndex(header.raw, extent, read))
 
 
 def _file(path: DatasetPath, size: int, mtime_ns: int) -> Head:
@@ -198,7 +213,7 @@ def _meta(kind: Kind, header: FrameHeader, geometry: Geometry, attrs: dict[str, 
         "shape": list(grid.shape),
         "chunks": list(grid.chunks),
         "blocks": list(grid.blocks),
-        "dtype": str(geometry.dtype),
+        "dtype": parse_b2nd(header.metalayers["b2nd"]).dtype_name,
         "accept_ranges": "bytes",
         "schunk": schunk,
         "attrs": attrs,

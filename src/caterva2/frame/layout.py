@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import msgpack
@@ -51,6 +52,10 @@ _MARKS = {
     1: 0xA8, 10: 0xD2, 15: 0xCF, 24: 0xA4, 29: 0xD3, 38: 0xD3,
     47: 0xD2, 52: 0xD2, 57: 0xD2, 62: 0xD1, 65: 0xD1, 69: 0xD8,
 }  # fmt: skip
+_marks_of, _WANTED_MARKS = itemgetter(*_MARKS), tuple(_MARKS.values())
+# From byte 16, each with a mark behind it: frame length | flags, type, codecs, others | nbytes | cbytes |
+# typesize | blocksize | chunksize | threads
+_FIELDS = struct.Struct(">Qx4Bxqxqxixixixh")
 _USER_CODEC = 6
 
 
@@ -151,9 +156,9 @@ def header_size(start: bytes) -> int:
     """
     if len(start) < HEADER_MIN_BYTES or start[2:10] != _MAGIC:
         raise Corrupt("not a Blosc2 frame: it does not begin like one")
-    wrong = [at for at, mark in _MARKS.items() if start[at] != mark]
     size = int.from_bytes(start[11:15], "big", signed=True)
-    if wrong or size < HEADER_MIN_BYTES:
+    if _marks_of(start) != _WANTED_MARKS or size < HEADER_MIN_BYTES:
+        wrong = [at for at, mark in _MARKS.items() if start[at] != mark]
         raise Corrupt(f"the header of the frame is malformed at byte {wrong[0] if wrong else 11}")
     if size > MAX_HEADER_BYTES:
         raise Unsupported(f"a frame header of {size:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
@@ -177,10 +182,8 @@ def parse_header(raw: bytes) -> FrameHeader:
     """
     if header_size(raw) != len(raw):
         raise Corrupt(f"the header of the frame has {len(raw)} bytes, not the {header_size(raw)} it claims")
-    (frame_bytes,) = struct.unpack_from(">Q", raw, 16)
-    flags, frame_type, codecs, other = raw[25:29]
-    (nbytes,), (cbytes,) = struct.unpack_from(">q", raw, 30), struct.unpack_from(">q", raw, 39)
-    typesize, blocksize, chunksize = (struct.unpack_from(">i", raw, at)[0] for at in (48, 53, 58))
+    frame_bytes, flags, frame_type, codecs, other, *numbers = _FIELDS.unpack_from(raw, 16)
+    nbytes, cbytes, typesize, blocksize, chunksize, nthreads = numbers
     if frame_type & 0x0F:
         raise Unsupported(f"a frame of type {frame_type & 0x0F}: only contiguous frames are files")
     if flags & 0x0F > 3 or (flags >> 4) & 3 != 1:
@@ -204,7 +207,7 @@ def parse_header(raw: bytes) -> FrameHeader:
         filters=raw[71:77],
         filters_meta=raw[79:85],
         splitmode=(other & 3) + 1,  # stored from 0, enumerated from 1
-        nthreads=max(1, struct.unpack_from(">h", raw, 63)[0]),
+        nthreads=max(1, nthreads),
         use_dict=bool(raw[85] & 1),
         variable=variable if nbytes else None,
         metalayers=metalayers(raw, HEADER_MIN_BYTES, MAX_METALAYERS),
@@ -289,6 +292,8 @@ def metalayers(raw: bytes, start: int, limit: int) -> dict[str, bytes]:
     """
     if raw[start : start + 1] != b"\x93" or raw[start + 4 : start + 5] != b"\xde":
         raise Corrupt("the metalayers of the frame are malformed")
+    if raw[start + 5 : start + 7] == b"\0\0":
+        return {}
     try:
         unpacker = msgpack.Unpacker(raw=False, max_buffer_size=len(raw), strict_map_key=True)
         unpacker.feed(raw[start + 4 :])

@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import msgpack
@@ -61,16 +62,22 @@ class B2nd:
     blocks: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @property
+    @cached_property
     def grid(self) -> ChunkGrid:
         """The grid of the array."""
         return ChunkGrid(
             self.shape, tuple(max(1, c) for c in self.chunks), tuple(max(1, b) for b in self.blocks)
         )
 
+    @cached_property
+    def dtype_name(self) -> str:
+        """The dtype as `str` spells it."""
+        return str(self.dtype)
 
+
+@lru_cache(maxsize=256)
 def parse_b2nd(content: bytes) -> B2nd:
-    """Parse the metalayer ``b2nd``.
+    """Parse the metalayer ``b2nd``: of many small arrays it is the same.
 
     Raises
     ------

@@ -77,13 +77,17 @@ def parse_index(header: FrameHeader, index: bytes) -> npt.NDArray[np.int64]:
     except (ValueError, RuntimeError) as error:
         raise Corrupt(f"the index of the frame cannot be decompressed: {error}") from error
     stored = np.frombuffer(raw, dtype="<i8")
+    if count == 1 and 0 <= stored[0] <= header.index_start - header.header_bytes - 16:
+        return stored + header.header_bytes  # most files are small: this is all there is to check
     offsets = np.where(stored >= 0, stored + header.header_bytes, stored)
     ordered = np.sort(offsets[offsets >= 0], kind="stable")  # linear where it is in order, as most are
-    if len(ordered) and (ordered[-1] + 16 > header.index_start or np.any(np.diff(ordered) < 16)):
+    is_outside = len(ordered) > 0 and ordered[-1] + 16 > header.index_start
+    if is_outside or (len(ordered) > 1 and np.any(np.diff(ordered) < 16)):
         raise Corrupt("the index of the frame has chunks that overlap or lie outside of it")
-    kinds = (stored[stored < 0] >> 56) & 7
-    if not np.all(np.isin(kinds, list(_SPECIAL))):
-        raise Corrupt("the index of the frame has special chunks of an unknown kind")
+    if len(ordered) < count:
+        kinds = (stored[stored < 0] >> 56) & 7
+        if not np.all(np.isin(kinds, list(_SPECIAL))):
+            raise Corrupt("the index of the frame has special chunks of an unknown kind")
     return offsets
 
 
@@ -102,6 +106,8 @@ def chunk_stops(offsets: npt.NDArray[np.int64], end: int) -> npt.NDArray[np.int6
     ndarray of int64, shape (nchunks,)
         Equal to the offset for chunks that have no bytes.
     """
+    if len(offsets) == 1:  # as most small files have it
+        return np.full(1, end, np.int64) if offsets[0] >= 0 else offsets.copy()
     order = np.argsort(offsets, kind="stable")  # linear where they are in order, as most are
     order = order[np.count_nonzero(offsets < 0) :]
     stops = offsets.copy()

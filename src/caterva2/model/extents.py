@@ -118,6 +118,8 @@ def page_starts(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         First chunk of each page: each page takes at most `PAGE_BYTES` or one chunk, and `PAGE_CHUNKS`.
     """
     count = len(sizes)
+    if count <= PAGE_CHUNKS and sizes.sum() <= PAGE_BYTES:  # nearly all there are
+        return np.zeros(min(count, 1), dtype=np.int64)
     before = np.concatenate([[0], np.cumsum(sizes)])
     starts: list[int] = []
     runs = [(first, PAGE_CHUNKS) for first in range(0, count, PAGE_CHUNKS)][::-1]

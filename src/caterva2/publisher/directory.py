@@ -12,6 +12,7 @@ import structlog
 from caterva2.publisher.scan import Found, Scan, Scanner
 from caterva2.publisher.store import PublisherStore, Record
 from caterva2.publisher.versions import Taken, Versions, VersionStats, Wait
+from caterva2.source.files import Walker
 
 __all__ = ["Candidate", "Difference", "DirectoryLost", "Outcome", "Refused", "RootDirectory"]
 
@@ -82,6 +83,7 @@ class RootDirectory:
         self._versions = Versions(root, directory, store.origin, self._next_generation, stats)
         self._device = store.device(root, directory)
         self._identity: tuple[int, int] | None = None
+        self._generations: dict[str, int] = {}  # of what is being taken
         self._refused: dict[str, Found] = {}
         self._reasons: set[tuple[str, str]] = set()
 
@@ -170,16 +172,21 @@ class RootDirectory:
         sqlite3.Error
             If they cannot be kept.
         """
-        outcomes = [(candidate, self._take(candidate)) for candidate in candidates]
+        candidates = list(candidates)
+        self._generations = self._store.generations(self.root, [candidate.name for candidate in candidates])
+        with Walker() as walker:
+            outcomes = [(candidate, self._take(candidate, walker)) for candidate in candidates]
         taken = [(c.name, o.record, o.head) for c, o in outcomes if isinstance(o, Taken)]
         if taken:
             self._store.save(self.root, taken)
         return outcomes
 
-    def _take(self, candidate: Candidate) -> Outcome:
+    def _take(self, candidate: Candidate, walker: Walker) -> Outcome:
         name, found = candidate.name, candidate.found
         try:
-            return self._versions.take(name, found, candidate.previous, settled=candidate.settled)
+            return self._versions.take(
+                name, found, candidate.previous, settled=candidate.settled, walker=walker
+            )
         except FileNotFoundError:
             return Wait("is gone")
         except PermissionError as error:
@@ -199,9 +206,9 @@ class RootDirectory:
             self._reasons.add((name, reason))
             log.warning("not published", root=self.root, name=name, reason=reason)
 
-    def _next_generation(self, root: str, name: str, now_ms: int) -> int:
-        floor = self.generation_floors.pop(name, 0)
-        return max(self._store.next_generation(root, name, now_ms), floor + 1)
+    def _next_generation(self, _root: str, name: str, now_ms: int) -> int:
+        last = max(self._generations.get(name, 0), self.generation_floors.pop(name, 0))
+        return self._store.generation_after(last, now_ms)
 
 
 def _is_below(name: str, tops: Collection[str]) -> bool:

@@ -80,6 +80,8 @@ class Pending:
         if file is None:
             file = PendingFile(found, now, now, now + self._max_settle_s, now)
             self._files[name] = file
+        elif file.found == found and not file.failed and file.due < float("inf"):
+            return
         elif file.found != found:
             file.found, file.key_since, file.failed = found, now, False
         # By the file's times; by our own clock where the file's are of another that is ahead

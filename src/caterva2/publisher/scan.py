@@ -105,10 +105,16 @@ class _Place:
     def is_too_deep(self) -> bool:
         return len(self.parents) >= MAX_DEPTH or self.links > MAX_LINKS
 
+    def name_of(self, part: str) -> str:
+        return f"{self.name}/{part}" if self.name else part
+
+    def file_of(self, part: str) -> str:
+        return f"{self.file}/{part}" if self.file else part
+
     def below(self, part: str) -> _Place:
         return _Place(
-            f"{self.name}/{part}" if self.name else part,
-            f"{self.file}/{part}" if self.file else part,
+            self.name_of(part),
+            self.file_of(part),
             os.path.join(self.real, part),  # noqa: PTH118 - a Path for each file takes longer than its stat
             (*self.parents, self.real),
             self.links,
@@ -226,14 +232,14 @@ class Scanner:
         try:
             with os.scandir(place.real) as entries:
                 for entry in entries:
-                    below = place.below(entry.name)
+                    name = place.name_of(entry.name)
                     if is_hidden(entry.name):
-                        self._skip(below.name, "hidden or temporary")
-                    elif self._is_valid(below.name):
+                        self._skip(name, "hidden or temporary")
+                    elif self._is_valid(name):
                         if entry.is_dir(follow_symlinks=False):
-                            directories.append(below)
+                            directories.append(place.below(entry.name))
                         else:
-                            self._entry(below, entry, found)
+                            self._entry(place, name, entry, found)
         except OSError as error:
             if not place.name:
                 raise
@@ -245,13 +251,16 @@ class Scanner:
         for below in directories:
             self._directory(below, found)
 
-    def _entry(self, place: _Place, entry: os.DirEntry[str], found: Scan) -> None:
+    def _entry(self, place: _Place, name: str, entry: os.DirEntry[str], found: Scan) -> None:
         try:
             # Windows' directories do not say the inode
             status = os.lstat(entry.path) if os.name == "nt" else entry.stat(follow_symlinks=False)
         except OSError:
             return  # gone since it was listed
-        self._one(place, status, found)
+        if stat.S_ISREG(status.st_mode):  # nearly all there are
+            found.files[name] = Found(place.file_of(entry.name), stat_key(status))
+        else:
+            self._one(place.below(entry.name), status, found)
 
     def _one(self, place: _Place, status: os.stat_result, found: Scan) -> None:
         if stat.S_ISREG(status.st_mode):

@@ -12,6 +12,8 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ TOMBSTONES_KEPT = 100_000
 
 CLEAN_ROWS = 50
 """Pages of old versions that one call of `PublisherStore.clean` deletes at most."""
+
+ROWS_PER_STATEMENT = 50
+"""SQLite before 3.32 takes 999 values in a statement."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -166,10 +171,22 @@ class PublisherStore:
             rows = self._db.execute(query, (root,)).fetchall()
         return {row[0]: _record(row) for row in rows}
 
+    def generations(self, root: str, names: Iterable[str]) -> dict[str, int]:
+        """Return the last generations of datasets, by name, deleted ones too; of unknown ones none."""
+        query = (
+            "SELECT name, generation FROM datasets "
+            "WHERE root = ? AND name IN (SELECT value FROM json_each(?))"
+        )
+        with self._reading:
+            return dict(self._reader.execute(query, (root, json.dumps(list(names)))))
+
     def next_generation(self, root: str, name: str, now_ms: int) -> int:
         """Return the generation of a dataset's next version: greater than any that it ever had."""
-        row = self._row("SELECT generation FROM datasets WHERE root = ? AND name = ?", (root, name))
-        return max(int(row[0]) if row else 0, self._floor, now_ms - 1) + 1
+        return self.generation_after(self.generations(root, [name]).get(name, 0), now_ms)
+
+    def generation_after(self, last: int, now_ms: int) -> int:
+        """Return what `next_generation` does, given what `generations` says of the dataset; 0 if nothing."""
+        return max(last, self._floor, now_ms - 1) + 1
 
     def save(self, root: str, versions: Iterable[tuple[str, Record, bytes | None]]) -> None:
         """Write versions, in one transaction.
@@ -181,36 +198,33 @@ class PublisherStore:
             Name, version and encoded head; None where the version is known and only the status of
             its file is another.
         """
+        versions = list(versions)
+        heads = [(root, name, head) for name, _, head in versions if head is not None]
+        rows = [(root, name, *_values(record)) for name, record, _ in versions]
         with self._transaction() as db:
-            for name, record, head in versions:
-                if head is not None:
-                    self._forget_manifest(db, root, name)
-                    db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (root, name, head))
-                db.execute(
-                    f"INSERT OR REPLACE INTO datasets (root, {_COLUMNS}) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (root, name, *_values(record)),
-                )
+            self._forget_manifests(db, root, [name for _, name, _ in heads])
+            _insert(db, "heads", heads)
+            _insert(db, f"datasets (root, {_COLUMNS})", rows)
 
     def delete(self, root: str, names: Iterable[str]) -> None:
         """Forget datasets but for their generations, in one transaction."""
+        keys = [(root, name) for name in names]
         with self._transaction() as db:
-            for name in names:
-                self._forget_manifest(db, root, name)
-                db.execute("DELETE FROM heads WHERE root = ? AND name = ?", (root, name))
-                db.execute(
-                    "UPDATE datasets SET etag = NULL, ino = NULL, size = NULL, mtime_ns = NULL, "
-                    "ctime_ns = NULL, content = NULL, file_size = NULL, kind = NULL, mtime = NULL, "
-                    "shape = NULL, dtype = NULL, error = NULL WHERE root = ? AND name = ?",
-                    (root, name),
-                )
+            self._forget_manifests(db, root, [name for _, name in keys])
+            db.executemany("DELETE FROM heads WHERE root = ? AND name = ?", keys)
+            db.executemany(
+                "UPDATE datasets SET etag = NULL, ino = NULL, size = NULL, mtime_ns = NULL, "
+                "ctime_ns = NULL, content = NULL, file_size = NULL, kind = NULL, mtime = NULL, "
+                "shape = NULL, dtype = NULL, error = NULL WHERE root = ? AND name = ?",
+                keys,
+            )
             self._bury(db)
 
-    def _forget_manifest(self, db: sqlite3.Connection, root: str, name: str) -> None:
+    def _forget_manifests(self, db: sqlite3.Connection, root: str, names: list[str]) -> None:
         db.execute(
             "INSERT INTO stale SELECT root, name, etag FROM datasets "
-            "WHERE root = ? AND name = ? AND etag IS NOT NULL",
-            (root, name),
+            "WHERE root = ? AND name IN (SELECT value FROM json_each(?)) AND etag IS NOT NULL",
+            (root, json.dumps(names)),
         )
 
     def _bury(self, db: sqlite3.Connection) -> None:
@@ -276,16 +290,32 @@ class PublisherStore:
         return True
 
 
+def _insert(db: sqlite3.Connection, into: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert or replace rows, many by each statement: between two statements others get the interpreter."""
+    for start in range(0, len(rows), ROWS_PER_STATEMENT):
+        some = rows[start : start + ROWS_PER_STATEMENT]
+        marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        db.execute(f"INSERT OR REPLACE INTO {into} VALUES {marks}", list(chain.from_iterable(some)))
+
+
+@lru_cache(maxsize=256)
+def _shape_text(shape: tuple[int, ...] | None) -> str | None:
+    return json.dumps(shape) if shape is not None else None
+
+
+@lru_cache(maxsize=256)
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    return tuple(json.loads(text)) if text is not None else None
+
+
 def _values(record: Record) -> tuple[Any, ...]:
     entry = record.entry
-    shape = json.dumps(entry.shape) if entry.shape is not None else None
-    described = (entry.size, entry.kind, entry.mtime, shape, entry.dtype, entry.error)
+    described = (entry.size, entry.kind, entry.mtime, _shape_text(entry.shape), entry.dtype, entry.error)
     return (entry.generation, entry.etag, *record.key, record.content, *described)
 
 
 def _record(row: tuple[Any, ...]) -> Record:
     _, generation, etag, ino, size, mtime_ns, ctime_ns, content, *described = row
     file_size, kind, mtime, shape, dtype, error = described
-    extents = tuple(json.loads(shape)) if shape is not None else None
-    entry = Entry(etag, generation, file_size, kind, mtime, extents, dtype, error)
+    entry = Entry(etag, generation, file_size, kind, mtime, _shape(shape), dtype, error)
     return Record(StatKey(ino, size, mtime_ns, ctime_ns), content, entry)

@@ -23,7 +23,7 @@ from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
 from caterva2.publisher.scan import Found
 from caterva2.publisher.store import Record
-from caterva2.source.files import LocalFile, StatKey
+from caterva2.source.files import LocalFile, StatKey, Walker
 
 __all__ = [
     "GRANULE_S",
@@ -117,7 +117,15 @@ class Versions:
     next_generation: Callable[[str, str, int], int]
     stats: VersionStats = field(default_factory=VersionStats)
 
-    def take(self, name: str, found: Found, previous: Record | None, *, settled: bool = True) -> Taken | Wait:
+    def take(
+        self,
+        name: str,
+        found: Found,
+        previous: Record | None,
+        *,
+        settled: bool = True,
+        walker: Walker | None = None,
+    ) -> Taken | Wait:
         """Take the current version of a file.
 
         Parameters
@@ -130,6 +138,8 @@ class Versions:
             The version known so far.
         settled : bool
             The file was quiet for long enough. If it was not, it is taken only if it can be read as its kind.
+        walker : Walker, optional
+            Opens it; one for many files.
 
         Raises
         ------
@@ -137,7 +147,7 @@ class Versions:
             If the file cannot be opened or read.
         """
         self.stats.files_opened += 1
-        with LocalFile(self.directory, found.file) as file:
+        with LocalFile(self.directory, found.file, walker) as file:
             key = file.key()
             if key != found.key:
                 return Wait("changed since it was seen")
@@ -171,7 +181,7 @@ class Versions:
     def _named(self, head: Head, key: StatKey, content: bytes | None) -> Taken:
         path = head.path
         generation = self.next_generation(path.root, path.name, time.time_ns() // 1_000_000)
-        named = replace(head, generation=generation, etag=_new_etag(head, generation, self.origin))
+        named = head.named(_new_etag(head, generation, self.origin), generation)
         entry = Entry(
             etag=named.etag,
             generation=generation,
@@ -188,7 +198,7 @@ class Versions:
 
 def named_anew(record: Record, head: Head, generation: int, origin: str) -> Taken:
     """Return a version under another name, of a later generation."""
-    named = replace(head, generation=generation, etag=_new_etag(head, generation, origin))
+    named = head.named(_new_etag(head, generation, origin), generation)
     entry = replace(record.entry, generation=generation, etag=named.etag)
     return Taken(replace(record, entry=entry), named.encode())
 

@@ -91,7 +91,7 @@ class RootWatcher:
     online : asyncio.Event
         The directory is there, and was compared at least once.
     scanned : bool
-        All that was there at the start is announced, or was tried for `max_settle_s`.
+        All that was there at the start is announced, or was tried for `max_settle_s`, and at least once.
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class RootWatcher:
         self._scan_s = 0.0
         self._retry_at = 0.0
         self._give_up_at = float("inf")
+        self._untried: set[str] = set()  # of what was there at the start
         self._unclean = True
         self.records: dict[str, Record] = store.records(self.root)
         for name, record in self.records.items():
@@ -202,9 +203,14 @@ class RootWatcher:
                 self._lose(str(error))
         if self.online.is_set():
             await self._take_due()
-        if not len(self._pending) or self._loop.time() > self._give_up_at:
-            self.scanned = self.scanned or self._give_up_at != float("inf")
+        self._note_scanned()
         self._unclean = not self._pending.next_due() and await self._thread(self._store.clean)
+
+    def _note_scanned(self) -> None:
+        if self._give_up_at == float("inf"):
+            return  # not compared yet
+        tried = not self._untried and self._loop.time() > self._give_up_at
+        self.scanned = self.scanned or tried or not len(self._pending)
 
     async def _compare(self, names: set[str] | None) -> None:
         began_at, began = self._loop.time(), time.perf_counter()
@@ -214,7 +220,9 @@ class RootWatcher:
         if names is None:
             self.stats.scans += 1
             self._scan_s = took
-            self._pending.forget([name for name in self._pending if name not in difference.changed])
+            self._forget([name for name in self._pending if name not in difference.changed])
+            if self._give_up_at == float("inf"):
+                self._untried = set(difference.changed)
         else:
             self.stats.looks += 1
         await self._note(difference, names)
@@ -232,7 +240,7 @@ class RootWatcher:
                 self.files[name] = found.file
             else:
                 self.files.pop(name, None)
-        self._pending.forget([name for name in names or () if name not in difference.changed])
+        self._forget([name for name in names or () if name not in difference.changed])
         for name, found in difference.changed.items():
             self._pending.see(name, found, now)
         floors = self.directory.generation_floors
@@ -316,15 +324,21 @@ class RootWatcher:
         if isinstance(outcome, Wait):
             log.debug("not taken", root=self.root, name=name, reason=outcome.reason)
             self._pending.failed(name, self._loop.time())
+            self._untried.discard(name)
             self.look(name)
             return
-        self._pending.forget([name])
+        self._forget([name])
         if isinstance(outcome, Taken):
             self.records[name] = outcome.record
             self._catalogue.apply(self.root, name, outcome.record.entry)
         elif self.records.pop(name, None) is not None:
             self._store.delete(self.root, [name])
             self._catalogue.apply(self.root, name, None)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Note that files are as announced, or gone."""
+        self._pending.forget(names)
+        self._untried.difference_update(names)
 
     async def _thread(self, function: Callable[..., R], *args: object) -> R:
         return await self._loop.run_in_executor(self._executor, function, *args)

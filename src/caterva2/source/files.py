@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from caterva2.errors import Corrupt
 
-__all__ = ["LocalFile", "StatKey", "open_below", "stat_key"]
+__all__ = ["LocalFile", "StatKey", "Walker", "open_below", "stat_key"]
 
 _INT64 = (1 << 63) - 1
 
@@ -66,24 +67,62 @@ def open_below(directory: str, name: str) -> int:
         If it cannot be opened; with ``ELOOP`` or ``ENOTDIR`` if a part of `name` is a link by now, with
         ``EINVAL`` if it is no regular file.
     """
-    fd = _walk(directory, name) if _WALKS else os.open(f"{directory}/{name}", _FILE_FLAGS)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", name)
-    return fd
+    with Walker() as walker:
+        return walker.open_below(directory, name)
 
 
-def _walk(directory: str, name: str) -> int:
-    *parents, base = name.split("/")
+class Walker:
+    """Opens files one after the other; of those in the same folder only the first costs the way there.
+
+    Between two files it keeps their folder open, and would not notice that another took its place: to be used
+    for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._at: tuple[str, str] | None = None
+        self._fd = -1
+
+    def close(self) -> None:
+        """Close the folder it is in."""
+        if self._at is not None:
+            self._at = None
+            os.close(self._fd)
+
+    def __enter__(self) -> Walker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def open_below(self, directory: str, name: str) -> int:
+        """Do as the function `open_below`."""
+        if _WALKS:
+            folder, _, base = name.rpartition("/")
+            self._go_to(directory, folder)
+            fd = os.open(base, _FILE_FLAGS, dir_fd=self._fd)
+        else:
+            fd = os.open(f"{directory}/{name}", _FILE_FLAGS)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        return fd
+
+    def _go_to(self, directory: str, folder: str) -> None:
+        if self._at != (directory, folder):
+            self.close()
+            self._fd = _walk(directory, folder.split("/") if folder else ())
+            self._at = directory, folder
+
+
+def _walk(directory: str, parts: Iterable[str]) -> int:
     at = os.open(directory, _READ_FLAGS | os.O_DIRECTORY)
-    try:
-        for part in parents:
+    for part in parts:
+        try:
             below = os.open(part, _DIRECTORY_FLAGS, dir_fd=at)
+        finally:
             os.close(at)
-            at = below
-        return os.open(base, _FILE_FLAGS, dir_fd=at)
-    finally:
-        os.close(at)
+        at = below
+    return at
 
 
 class LocalFile:
@@ -93,6 +132,8 @@ class LocalFile:
     ----------
     directory, name : str
         As for `open_below`.
+    walker : Walker, optional
+        Opens it.
 
     Raises
     ------
@@ -100,9 +141,9 @@ class LocalFile:
         As `open_below`.
     """
 
-    def __init__(self, directory: str, name: str) -> None:
+    def __init__(self, directory: str, name: str, walker: Walker | None = None) -> None:
         self._name = name
-        self._fd = open_below(directory, name)
+        self._fd = walker.open_below(directory, name) if walker else open_below(directory, name)
 
     def close(self) -> None:
         """Close the descriptor; does nothing if it is closed."""
