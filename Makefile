@@ -47,7 +47,7 @@ bench-cache: install ## Measure the cache: cold, warm and evicting reads, and th
 	$(BIN)/python -m pytest -q -s benchmarks/test_cache.py
 
 bench-changes: install ## Measure changes: latency, bytes moved, scale
-	$(BIN)/python -m pytest -q -s benchmarks/test_changes.py $(wildcard benchmarks/test_scale.py)
+	$(BIN)/python -m pytest -q -s benchmarks/test_changes.py benchmarks/test_scale.py
 
 docs: install ## Build the documentation into build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs

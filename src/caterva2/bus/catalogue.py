@@ -65,8 +65,7 @@ class CatalogueView:
     The catalogue may have entries from before (loaded from disk). An entry is deleted when its deletion is
     seen as it happens, or when all was read, the entry was not there, and the root's publisher confirms that
     it put all: a bus that lost its store, or was rolled back, with no publisher to fill it again, empties
-    nothing. A root is forgotten only
-    when its claim is deleted.
+    nothing. A root is forgotten only when its claim is deleted.
 
     A root is *fresh* while its publisher's heartbeats come and their digest equals the catalogue's. Where the
     publisher announces older generations than were seen here, it is not, until the publisher is reset: then
