@@ -8,7 +8,7 @@ import pytest
 
 from caterva2.frame.decode import cell_extents, decode_cell, dtype_of, grid_of
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Page
+from caterva2.model.page import Page
 from caterva2.model.path import parse_path
 from caterva2.model.selection import select
 from caterva2.testing.memory import FileSource

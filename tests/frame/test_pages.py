@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from caterva2.errors import Corrupt
 from caterva2.frame.pages import chunk_stops, index_offsets, make_page
 from caterva2.model.extents import FILE_EXTENT_BYTES, ChunkKind, Fixed, digest
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import parse_path
 
 RNG = np.random.default_rng(1)

@@ -7,7 +7,8 @@ import msgpack
 import pytest
 
 from caterva2.errors import Changed
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 
 BAD_PATHS = [
     "/data/foo/../etc/passwd",

@@ -15,7 +15,8 @@ from caterva2.model.extents import (
     Fixed,
     digest,
 )
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import parse_path
 
 NBLOCKS = 3

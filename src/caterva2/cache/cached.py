@@ -20,7 +20,8 @@ from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Versio
 from caterva2.errors import Changed, IntegrityError, NotFound
 from caterva2.model.catalogue import Entry
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
 from caterva2.source.protocol import Source
 

@@ -12,7 +12,8 @@ from caterva2.cache.index import Index
 from caterva2.cache.spans import Spans
 from caterva2.errors import Corrupt
 from caterva2.model.extents import FIXED_SLOTS
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.slots import first_slot, slot_offsets, slot_sizes
 
 __all__ = ["all_spans", "count_extents", "present_bytes", "stored_manifest"]

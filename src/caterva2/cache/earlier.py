@@ -14,7 +14,8 @@ from caterva2.cache.lru import BytesLru
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 
 __all__ = ["CONTENTS_BYTES", "Earlier"]
 

@@ -21,7 +21,8 @@ from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.errors import Caterva2Error
 from caterva2.model.extents import FIXED_SLOTS, Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
 from caterva2.source.protocol import Source
 

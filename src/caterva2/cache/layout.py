@@ -13,7 +13,8 @@ import numpy.typing as npt
 from caterva2.cache.lru import BytesLru
 from caterva2.errors import Corrupt
 from caterva2.model.extents import FILE_EXTENT_BYTES, Extent, Fixed
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.source.protocol import Source
 
 __all__ = ["PAGES", "Layout"]

@@ -11,7 +11,8 @@ from caterva2.cache.inventory import Inventory
 from caterva2.cache.lru import BytesLru
 from caterva2.cache.version import CacheStats, Version
 from caterva2.errors import Corrupt
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 
 __all__ = ["MANIFEST_BYTES", "Manifests"]
 

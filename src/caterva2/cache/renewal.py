@@ -10,7 +10,8 @@ import numpy.typing as npt
 from caterva2.cache.layout import PAGES
 from caterva2.model.extents import FIXED_SLOTS, ChunkKind, Extent, Fixed
 from caterva2.model.grid import ChunkGrid
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.source.protocol import Source
 
 __all__ = ["counterparts", "renewed"]
@@ -41,24 +42,24 @@ async def renewed(
     """
     yield [e for e in head.fixed if e.number != Fixed.GAP or Fixed.GAP in numbers[:FIXED_SLOTS]]
     slots = numbers[numbers >= FIXED_SLOTS] - FIXED_SLOTS
-    here, firsts = np.unique(slots // earlier.slots_per_chunk, return_index=True)
-    parts = np.split(slots % earlier.slots_per_chunk, firsts[1:]) if len(here) else []
-    there = counterparts(earlier, head, here)
-    by_chunk = {int(n): part for n, part in zip(there, parts, strict=True) if n >= 0}
+    nchunks = counterparts(earlier, head, slots // earlier.slots_per_chunk)
+    order = np.argsort(nchunks, kind="stable")[np.count_nonzero(nchunks < 0) :]
+    nchunks, parts = nchunks[order], (slots % earlier.slots_per_chunk)[order]
     same_blocks = head.slots_per_chunk == earlier.slots_per_chunk
-    wanted = head.pages_of(by_chunk)
+    wanted = head.pages_of(nchunks)
     for start in range(0, len(wanted), PAGES):
         for page in await source.pages(head, wanted[start : start + PAGES]):
+            first, stop = np.searchsorted(nchunks, [page.first, page.first + len(page)])
+            by_chunk: dict[int, set[int]] = {}
+            for nchunk, part in zip(nchunks[first:stop].tolist(), parts[first:stop].tolist(), strict=True):
+                by_chunk.setdefault(nchunk, set()).add(part)
             yield list(_of_page(page, by_chunk, same_blocks=same_blocks))
 
 
-def _of_page(page: Page, by_chunk: dict[int, _Ints], *, same_blocks: bool) -> Iterator[Extent]:
-    for nchunk in range(page.first, page.first + len(page)):
-        if nchunk not in by_chunk:
-            continue
-        parts = by_chunk[nchunk]
+def _of_page(page: Page, by_chunk: dict[int, set[int]], *, same_blocks: bool) -> Iterator[Extent]:
+    for nchunk, parts in by_chunk.items():
         extents = page.chunk_extents(nchunk)
-        if same_blocks and page.kind(nchunk) == ChunkKind.BLOCKS and parts[-1] >= 2:
+        if same_blocks and page.kind(nchunk) == ChunkKind.BLOCKS and max(parts) >= 2:
             begin = FIXED_SLOTS + nchunk * page.slots_per_chunk
             yield from (e for e in extents if e.number == begin or e.number - begin in parts)
         else:

@@ -26,7 +26,8 @@ from caterva2.cache.quota import Quota
 from caterva2.cache.recovery import is_complete
 from caterva2.cache.version import CacheStats, Version
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
 
 __all__ = ["Store"]

@@ -29,7 +29,8 @@ from caterva2.frame.geometry import Geometry, dtype_of, geometry_of, grid_of, ty
 from caterva2.frame.scatter import scatter
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.grid import Cell
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 
 __all__ = [
     "block_extents",

@@ -24,7 +24,8 @@ from caterva2.model.extents import (
     Fixed,
     digest,
 )
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 
 __all__ = ["Read", "StoredIndex", "chunk_spans", "chunk_stops", "index_offsets", "make_page", "parse_index"]
 

@@ -17,7 +17,8 @@ from caterva2.http.catalogue import iso_time
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, headers_of, on_version
 from caterva2.http.slices import fetch, query_of
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 
 __all__ = ["MANIFEST_TYPE", "data_routes", "encode_pages", "parse_known", "parse_page_numbers"]
 

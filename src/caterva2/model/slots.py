@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.model.extents import DIGEST_BYTES, FIXED_SLOTS, ChunkKind
-from caterva2.model.manifest import Page
+from caterva2.model.page import Page
 
 __all__ = ["first_slot", "slot_digests", "slot_offsets", "slot_sizes"]
 

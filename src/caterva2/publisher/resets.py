@@ -59,7 +59,7 @@ class Resets:
 
 
 def name_all_anew(store: PublisherStore, root: str) -> None:
-    """Give all versions of a root new names and generations, in one transaction. It blocks.
+    """Give all versions of a root new names and generations. It blocks.
 
     Nothing is read but what the store has. A version whose head is damaged is forgotten, to be taken again.
     """

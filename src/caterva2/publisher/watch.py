@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -213,9 +212,9 @@ class RootWatcher:
         self.scanned = self.scanned or tried or not len(self._pending)
 
     async def _compare(self, names: set[str] | None) -> None:
-        began_at, began = self._loop.time(), time.perf_counter()
+        began = self._loop.time()
         difference = await self._thread(self.directory.compare, self.records, names)
-        took = time.perf_counter() - began
+        took = self._loop.time() - began
         self.stats.scan_seconds += took
         if names is None:
             self.stats.scans += 1
@@ -228,7 +227,7 @@ class RootWatcher:
         await self._note(difference, names)
         if names is None:
             now = self._loop.time()
-            self._next_scan = now + max(self._rescan_s, RESCAN_PACE * (now - began_at))
+            self._next_scan = now + max(self._rescan_s, RESCAN_PACE * (now - began))
             self._set_online()
         await self._watch(difference.scan.directories, whole=names is None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Page
+from caterva2.model.page import Page
 from caterva2.source.plan import Piece
 
 __all__ = ["Batch"]

@@ -20,7 +20,8 @@ from caterva2.errors import (
     IntegrityError,
 )
 from caterva2.model.extents import Extent, digest
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
 from caterva2.source.byteranges import (
     BadAnswer,

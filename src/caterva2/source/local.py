@@ -21,7 +21,8 @@ from caterva2.errors import Changed, Corrupt, Unavailable
 from caterva2.frame.inspect import describe
 from caterva2.frame.pages import make_page
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
 from caterva2.source.files import LocalFile, StatKey
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from caterva2.frame.decode import decode_blocks, decode_cell
 from caterva2.model.grid import Cell, ChunkGrid
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.selection import Axis, Selection
 
 __all__ = ["CellPiece", "Piece", "PointsPiece", "bounded", "cell_pieces", "point_pieces"]

@@ -21,7 +21,8 @@ from caterva2.errors import InvalidSelection, NotFound, TooLarge
 from caterva2.frame.decode import block_extents, stored_special
 from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.selection import Axis, Selection, select
 from caterva2.source.batch import Batch
 from caterva2.source.budget import Budget

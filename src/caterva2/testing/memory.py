@@ -12,7 +12,8 @@ from caterva2.errors import Changed, Corrupt, NotFound
 from caterva2.frame.inspect import inspect
 from caterva2.frame.pages import make_page
 from caterva2.model.extents import Extent
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath, kind_of
 
 __all__ = ["FileSource"]

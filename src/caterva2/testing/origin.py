@@ -19,7 +19,8 @@ from caterva2.model.extents import (
     digest,
     page_starts,
 )
-from caterva2.model.manifest import Head, Page
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath, kind_of
 
 __all__ = ["MemoryOrigin"]
