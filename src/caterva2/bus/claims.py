@@ -54,6 +54,12 @@ async def take_claim(
     on_refused : callable
         Called, each time it was looked at, with a message that names the owner while it lives.
     reset_of : callable
+        Says, each time it is about to be claimed, which reset to claim it with.
+
+    Returns
+    -------
+    Claim
+        `mine`, with that reset.
 
     Raises
     ------
