@@ -56,6 +56,13 @@ def test_dropping_by_pattern(cat2, cached) -> None:
     assert cat2("cache", "ls", "--json") == []
 
 
+def test_a_slip_of_the_pen_is_told(cat2, running) -> None:
+    cat2("cache", "drop", "foo")  # published, though nothing of it may be here
+    for verb in ("drop", "ls", "fsck"):
+        assert "foo/nothing" in cat2("cache", verb, "foo/nothing", code=3)
+    assert "bar" in cat2("cache", "drop", "bar/*", code=3)
+
+
 def test_a_check_repairs_and_says_so(cat2, cached, running, capsys) -> None:
     from caterva2.cli import main
 
@@ -78,7 +85,7 @@ def test_a_check_repairs_and_says_so(cat2, cached, running, capsys) -> None:
 def test_nothing_to_check_is_said(cat2, cached, capsys) -> None:
     from caterva2.cli import main
 
-    assert main(["cache", "fsck", "foo/nothing"]) == 0
+    assert main(["cache", "fsck", "foo/nothing*"]) == 0
     assert "nothing of that is cached" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from caterva2.cli.exit_codes import ExitCode
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import human_bytes, print_json, print_table
+from caterva2.cli.output import counted, human_bytes, print_json, print_table
 from caterva2.cli.patterns import First, More, for_each
 from caterva2.client import CacheCheck, Cached
 
@@ -35,7 +35,7 @@ def ls(pattern: Optional = None, /, *, json: Json = False, connection: Connectio
         return
     print_table(("path", "size", "cached", "complete", "last used", "notes"), [_row(row) for row in rows])
     total = human_bytes(sum(row.cached_bytes for row in rows))
-    print(f"{len(rows)} versions, {total} cached", file=sys.stderr)
+    print(f"{counted(len(rows), 'version')}, {total} cached", file=sys.stderr)
 
 
 def _row(row: Cached) -> tuple[str, ...]:
@@ -65,7 +65,8 @@ def drop(first: First, /, *more: More, json: Json = False, connection: Connectio
             datasets, freed_bytes = client.cache.drop(pattern)
             rows.append({"pattern": pattern, "datasets": datasets, "freed_bytes": freed_bytes})
             if not json:
-                print(f"dropped {pattern}: {datasets} datasets, {human_bytes(freed_bytes)}", file=sys.stderr)
+                what = counted(datasets, "dataset")
+                print(f"dropped {pattern}: {what}, {human_bytes(freed_bytes)}", file=sys.stderr)
     if json:
         print_json(rows)
 
@@ -107,8 +108,9 @@ def _report(found: list[CacheCheck], total: dict[str, int]) -> None:
             ],
         )
     print(
-        f"checked {len(found)} versions, {total['extents']} extents, {human_bytes(total['bytes'])}: "
-        + (f"{len(damaged)} were not as they should be" if damaged else "all as they should be"),
+        f"checked {counted(len(found), 'version')}, {counted(total['extents'], 'extent')}, "
+        f"{human_bytes(total['bytes'])}: "
+        + (f"{len(damaged)} not as they should be" if damaged else "all as they should be"),
         file=sys.stderr,
     )
 

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from caterva2.cli.logs import configure_logs
+from caterva2.cli.output import counted
 from caterva2.client import Array, Client, connect
 from caterva2.errors import Caterva2Error, Unavailable, Unsupported
 from caterva2.frame.write import write_array
@@ -96,7 +97,9 @@ class Story:
     def _list(self) -> None:
         self._say("cat2 roots", "what is published")
         for root in self._client.roots():
-            self._note(f"{root.name}: {root.state}, {root.datasets} datasets, {root.bytes / 1e6:.1f} MB")
+            self._note(
+                f"{root.name}: {root.state}, {counted(root.datasets, 'dataset')}, {root.bytes / 1e6:.1f} MB"
+            )
         self._say(f"cat2 list {ROOT}", "its datasets")
         for row in self._client.list(ROOT):
             shape = "x".join(map(str, row.shape)) if row.shape is not None else row.kind

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import human_bytes, human_shape, print_json, print_members, print_table
+from caterva2.cli.output import counted, human_bytes, human_shape, print_json, print_members, print_table
 from caterva2.client import Followed, Row
 
 __all__ = ["info", "list_", "roots", "url"]
@@ -44,8 +44,8 @@ def roots(*, json: Json = False, connection: Connection = DEFAULT) -> None:
     for root in found:
         if root.behind:
             print(
-                f"{root.name}: {root.behind} datasets are older at the publisher than what was seen here: "
-                "they are not taken unless it is started with --reset",
+                f"{root.name}: {counted(root.behind, 'dataset')} older at the publisher than what was seen "
+                "here: not taken unless it is started with --reset",
                 file=sys.stderr,
             )
     if not found:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "counted",
     "human_bytes",
     "human_shape",
     "is_terminal",
@@ -97,6 +98,11 @@ def print_members(value: Mapping[str, Any], indent: int = 0) -> None:
         else:
             text = inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
             print(f"{' ' * indent}{(name + ':').ljust(size)} {visible(text)}")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: ``1 dataset``, ``1,200 datasets``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def human_bytes(size: int) -> str:

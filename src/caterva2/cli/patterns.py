@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from caterva2.cli.output import print_json
+from caterva2.cli.output import counted, print_json
 
 __all__ = ["First", "More", "for_each"]
 
@@ -33,6 +33,6 @@ def for_each(patterns: tuple[str, ...], act: Callable[[str], int], word: str, *,
         datasets = act(pattern)
         rows.append({"pattern": pattern, "datasets": datasets})
         if not json:
-            print(f"{word} {pattern}: {datasets} datasets now", file=sys.stderr)
+            print(f"{word} {pattern}: {counted(datasets, 'dataset')} now", file=sys.stderr)
     if json:
         print_json(rows)

@@ -9,17 +9,25 @@ from fastapi import APIRouter
 
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.version import CachedVersion
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import check_pattern, is_glob, matches
+from caterva2.subscriber.naming import named
 from caterva2.subscriber.pins import Pins
 from caterva2.subscriber.routes import Pattern
 
 __all__ = ["cache_router"]
 
 
-def cache_router(cache: CachedSource, pins: Pins) -> APIRouter:
+def cache_router(catalogue: Catalogue, cache: CachedSource, pins: Pins) -> APIRouter:
     """Return the routes ``/api/cache``, ``/api/fsck``, ``/api/pin``, ``/api/unpin`` and ``/api/pins``."""
     router = APIRouter(tags=["cache"])
+
+    def chosen_by(pattern: str) -> list[DatasetPath]:
+        found = _named(cache, pattern)
+        if not found:
+            named(catalogue, check_pattern(pattern))  # nothing of it is here; or it is a slip of the pen
+        return found
 
     @router.post("/api/pin/{pattern:path}")
     async def pin(pattern: Pattern) -> dict[str, Any]:
@@ -44,13 +52,13 @@ def cache_router(cache: CachedSource, pins: Pins) -> APIRouter:
     @router.get("/api/cache/{path:path}")
     async def list_some(path: str) -> dict[str, Any]:
         """Return what is cached of the datasets that a path or a pattern names."""
-        chosen = set(_named(cache, path))
+        chosen = set(chosen_by(path))
         return {"rows": [_row(state, pins) for state in cache.states() if state.path in chosen]}
 
     @router.delete("/api/cache/{path:path}")
     async def drop(path: str) -> dict[str, Any]:
         """Drop what is cached of the datasets that a path or a pattern names, pinned or not."""
-        chosen = _named(cache, path)
+        chosen = chosen_by(path)
         freed = [await cache.drop(dataset) for dataset in chosen]
         return {"path": path, "freed_bytes": sum(freed), "datasets": len(chosen)}
 
@@ -62,7 +70,7 @@ def cache_router(cache: CachedSource, pins: Pins) -> APIRouter:
     @router.post("/api/fsck/{pattern:path}")
     async def check_some(pattern: Pattern) -> dict[str, Any]:
         """Hash what is cached of the datasets that a pattern names again, and repair it."""
-        return await _check(cache, _named(cache, pattern))
+        return await _check(cache, chosen_by(pattern))
 
     return router
 

@@ -123,7 +123,7 @@ class SubscriberService(Service):
             routers=[
                 catalogue_router(self.catalogue, streams),
                 subscriber_router(self.catalogue, follower, self.source),
-                cache_router(self.source, pins),
+                cache_router(self.catalogue, self.source, pins),
             ],
             metrics=metrics,
             token=settings.token,
