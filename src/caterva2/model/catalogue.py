@@ -114,6 +114,12 @@ class Root:
 
     Attributes
     ----------
+    instance : str
+        Who announces it here.
+    origin : str
+        Instance of the publisher that it is from, where a tier announces it here; else empty.
+    via : tuple of str
+        Instances of the tiers that it came through, nearest the origin first.
     deleted : dict of str to int
         The generations that deleted datasets had.
     behind : dict of str to Entry
@@ -127,6 +133,8 @@ class Root:
     url: str = ""
     title: str = ""
     instance: str = ""
+    origin: str = ""
+    via: tuple[str, ...] = ()
     state: RootState = "unknown"
     fresh: bool = False
     confirmed_at: float | None = None
@@ -244,10 +252,20 @@ class Catalogue:
 
     # -- changing --------------------------------------------------------------------------------
 
-    def set_root(self, name: str, *, url: str = "", title: str = "", instance: str = "") -> Root:
+    def set_root(
+        self,
+        name: str,
+        *,
+        url: str = "",
+        title: str = "",
+        instance: str = "",
+        origin: str = "",
+        via: tuple[str, ...] = (),
+    ) -> Root:
         """Add a root, or change who serves it."""
         root = self._roots.setdefault(name, Root(name))
         root.url, root.title, root.instance = url, title, instance
+        root.origin, root.via = origin, via
         return root
 
     def remove_root(self, name: str) -> None:
