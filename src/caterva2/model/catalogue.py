@@ -6,12 +6,13 @@ broker from the bus; HTTP routes, event streams and freshness read it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from blake3 import blake3
 
@@ -106,6 +107,10 @@ class Freshness:
     def word(self) -> Literal["fresh", "unverified"]:
         """How it is spelled on the wire."""
         return "fresh" if self.fresh else "unverified"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members that say it; an age is null if it never was confirmed."""
+        return {"freshness": self.word, "age_s": self.age_s if math.isfinite(self.age_s) else None}
 
 
 @dataclass(slots=True)
