@@ -306,6 +306,15 @@ async def test_who_lost_its_root_stops(bus, announce, observe, make_entry, event
     await eventually(lambda: "foo" in seen.roots and set(seen.root("foo").entries) == {"a", "theirs"})
 
 
+async def test_who_lost_its_root_waits_for_it(bus, announce, make_entry, eventually):
+    mine = await announce(entries={"a": make_entry()})
+    await eventually(lambda: mine.announcer.in_sync)
+    async with bus.session() as client:
+        await Bucket(client, ROOTS).put("foo", Claim("two", "http://two").encode())
+    await eventually(lambda: mine.announcer.claims["foo"] != OURS)
+    await eventually(lambda: mine.announcer.in_sync)  # nothing is heard of the other
+
+
 async def test_view_equals_the_catalogue_after_any_changes(
     server, announce, observe, make_entry, agree, eventually
 ):

@@ -122,8 +122,9 @@ class Announcement:
             while True:
                 checkpoint()
                 try:
-                    async with self._bus.session() as client:
-                        await self._announce(client)
+                    # a task of its own: a group that failed leaves its task asked to be cancelled (in Python
+                    # 3.11), which `checkpoint` would take for an end
+                    await asyncio.create_task(self._announce())
                 except* ClaimLost as lost:
                     log.warning("root lost", root=self._root, reason=str(lost.exceptions[0]))
                     self._claims[self._root] = WAITING
@@ -135,8 +136,12 @@ class Announcement:
         finally:
             stop()
 
-    async def _announce(self, client: Client) -> None:
+    async def _announce(self) -> None:
         """Claim the root and announce it, over one connection."""
+        async with self._bus.session() as client:
+            await self._announce_over(client)
+
+    async def _announce_over(self, client: Client) -> None:
         self._claim = await take_claim(client, self._root, self._claim_of, self._on_refused, self._reset_of)
         if self._claims[self._root] != OURS:
             log.info("root claimed", root=self._root)

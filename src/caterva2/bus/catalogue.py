@@ -298,7 +298,7 @@ class CatalogueView:
             presence.confirmed_at = time.monotonic()
             self._catalogue.confirm(root.name)
         else:  # as the tier has it; whether that is current, it cannot tell
-            self._catalogue.doubt(root.name, max(time.time() - age_s, root.confirmed_at or 0.0))
+            self._catalogue.doubt(root.name, time.time() - age_s)
 
     def _reset(self, root: Root, presence: _Presence, reset_at: int) -> None:
         """Take the catalogue of a publisher that was reset, and that is all on the bus, as it is."""
