@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -60,6 +61,25 @@ def test_three_deep_each_byte_crosses_each_link_once(stacked, array, root) -> No
     crossed = [way.data.received_bytes - was for way, was in zip(groups.ways, before, strict=True)]
     print(f"bytes over each link / size of the files: {[round(n / size, 4) for n in crossed]}")
     assert all(size <= n <= 1.05 * size for n in crossed)
+
+
+def test_a_change_runs_through_all_tiers_at_once(stacked, root) -> None:
+    groups = stacked(3)
+    groups.start_leaf()
+    groups.wait_current("leaf")
+    took_ms: list[float] = []
+    for number in range(20):
+        (root / "changed").write_text(str(number))
+        etag = groups.etags("leaf").get("foo/changed")
+        wait_for(
+            lambda old=etag: groups.etags("publisher").get("foo/changed") != old, 20, lambda: "publisher"
+        )
+        began = time.perf_counter()
+        wait_for(lambda old=etag: groups.etags("leaf").get("foo/changed") != old, 20, lambda: "leaf")
+        took_ms.append((time.perf_counter() - began) * 1000)
+    print(f"through three tiers: median {np.median(took_ms):.1f} ms, longest {max(took_ms):.1f} ms")
+    assert np.median(took_ms) < 500
+    assert groups.is_fresh("leaf")
 
 
 def test_two_brokers_that_republish_to_each_other(stacked, root) -> None:
