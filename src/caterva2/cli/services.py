@@ -91,11 +91,19 @@ def subscriber(
     url: Url = None,
     state: State = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    republish_to: Annotated[
+        str | None, Parameter(help="URL of another group's broker, to announce the roots there.")
+    ] = None,
+    republish_url: Annotated[str | None, Parameter(help="Address announced there.")] = None,
+    republish_token_file: Annotated[
+        Path | None, Parameter(help="File that holds the token of that group, where it is another one.")
+    ] = None,
     common: Common = DEFAULT,
 ) -> None:
     """Follow the broker, and serve every root from a cache that fills itself."""
     flags = {"broker": broker, "listen": listen, "url": url, "state": state, "quota_bytes": quota}
-    flags |= {"token_file": common.token_file}
+    flags |= {"republish_to": republish_to, "republish_url": republish_url}
+    flags |= {"republish_token_file": republish_token_file, "token_file": common.token_file}
     _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
 
 
