@@ -181,8 +181,8 @@ class Link:
                 await self._flows.wait()
                 if back:
                     self.received_bytes += len(piece)
-                    piece = self._rewrite(piece)
+                    writer.write(self._rewrite(piece))
                 else:
                     self.sent_bytes += len(piece)
-                writer.write(piece)
+                    writer.write(piece)
                 await writer.drain()
