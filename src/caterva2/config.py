@@ -184,6 +184,10 @@ class SubscriberSettings(ServiceSettings):
         Most requests under way to one publisher.
     upstream_timeout_s : float
         How long a publisher may stay silent.
+    follow : tuple of str
+        Patterns that are followed from the start on, as if by ``cat2 follow``.
+    follow_mode : {"cached", "full", "meta"}
+        How they are followed.
     """
 
     section: ClassVar[str] = "subscriber"
@@ -199,6 +203,8 @@ class SubscriberSettings(ServiceSettings):
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0
+    follow: tuple[str, ...] = ()
+    follow_mode: Literal["cached", "full", "meta"] = "cached"
 
 
 @dataclass(frozen=True, kw_only=True)
