@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from caterva2.errors import ConfigError
 
@@ -35,6 +36,9 @@ __all__ = [
 
 SHARED = ("broker", "subscriber", "token")
 """Fields whose environment variable is ``CATERVA2_<FIELD>`` and that stand at the top of the file."""
+
+TOKENS = ("token", "republish_token")
+"""Fields that are secret, and may be given as the file that holds it."""
 
 MIB = 1024 * 1024
 
@@ -188,6 +192,15 @@ class SubscriberSettings(ServiceSettings):
         Patterns that are followed from the start on, as if by ``cat2 follow``.
     follow_mode : {"cached", "full", "meta"}
         How they are followed.
+    republish : tuple of str or None
+        Roots that are announced to others, as from here; ``*`` for all. None where that was not said.
+    republish_to : str or None
+        URL of the broker of another group: the roots are announced there, so that this subscriber is a
+        publisher in that group; all of them unless `republish` names some.
+    republish_url : str or None
+        Address announced there, where it is not `url` or the one listened on.
+    republish_token : Token or None
+        Of that group, where it is not the own one. Members of both are served.
     """
 
     section: ClassVar[str] = "subscriber"
@@ -205,6 +218,18 @@ class SubscriberSettings(ServiceSettings):
     upstream_timeout_s: float = 10.0
     follow: tuple[str, ...] = ()
     follow_mode: Literal["cached", "full", "meta"] = "cached"
+    republish: tuple[str, ...] | None = None
+    republish_to: str | None = None
+    republish_url: str | None = None
+    republish_token: Token | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.republish_to is not None and _same_url(self.republish_to, self.broker):
+            raise ConfigError(
+                f"--republish-to {self.republish_to} is the broker that the roots come from: to announce a "
+                "further source of them there, use --republish alone"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,17 +272,17 @@ def load(cls: type[Settings], **flags: Any) -> Settings:  # Any: flags are check
     cls : type
         One of the settings classes of this module.
     **flags
-        Values from the command line, by field; None where none was given. ``token_file`` is the path of a
-        file that holds the token.
+        Values from the command line, by field; None where none was given. ``token_file`` (or
+        ``republish_token_file``) is the path of a file that holds the token.
 
     Raises
     ------
     ConfigError
         If a value is malformed or unsafe, a name in the file is unknown, or a file cannot be read.
     """
-    token_file = flags.pop("token_file", None)
-    if token_file is not None:
-        flags["token"] = _read_token(Path(token_file))
+    for token in TOKENS:
+        if (token_file := flags.pop(f"{token}_file", None)) is not None:
+            flags[token] = _read_token(Path(token_file))
     hints = get_type_hints(cls)
     file, top = _file_section(cls.section, {f.name for f in fields(cls)})
     values: dict[str, Any] = {}
@@ -285,9 +310,9 @@ def _file_section(name: str, known: set[str]) -> tuple[Mapping[str, Any], Mappin
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     section = document.get(name, {})
-    token_file = document.pop("token_file", None)
-    if token_file is not None:
-        document["token"] = _read_token(path.parent / token_file)
+    for table, token in ((document, "token"), (section, "republish_token")):
+        if (token_file := table.pop(f"{token}_file", None)) is not None:
+            table[token] = _read_token(path.parent / token_file)
     if unknown := sorted(set(section) - known):
         raise ConfigError(f"{path} [{name}] has unknown settings: {', '.join(unknown)}")
     return section, document
@@ -310,7 +335,7 @@ def _token(text: str, origin: str) -> Token:
 def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
     wanted = str(hint)
     try:
-        if name == "token":
+        if name in TOKENS:
             return _token(str(value), origin)
         if hint is Address:
             return value if isinstance(value, Address) else parse_address(value)
@@ -331,7 +356,7 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
             return number
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{origin}: {error}") from error
-    if name in ("broker", "subscriber", "url"):
+    if name in ("broker", "subscriber", "url", "republish_to", "republish_url"):
         return _check_url(str(value), origin)
     return str(value)
 
@@ -340,6 +365,15 @@ def _check_url(url: str, origin: str) -> str:
     if not re.fullmatch(r"https?://[^\s/@]+(/[^\s]*)?", url):
         raise ConfigError(f"{origin}: {url!r} is not a URL such as http://127.0.0.1:8002")
     return url.rstrip("/")
+
+
+def _same_url(one: str, other: str) -> bool:
+    def parts(url: str) -> tuple[str, str | None, int | None, str]:
+        split = urlsplit(url)
+        port = split.port or {"http": 80, "https": 443}.get(split.scheme)
+        return split.scheme, split.hostname, port, split.path.rstrip("/")
+
+    return parts(one) == parts(other)
 
 
 def parse_address(text: str) -> Address:

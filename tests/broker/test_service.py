@@ -115,6 +115,9 @@ async def test_shows_where_the_bus_is_and_what_is_published(start, get, announce
             "title": "A title",
             "behind": 0,
             "reset_at": None,
+            "freshness": "fresh",
+            "age_s": 0.0,
+            "tiers": 0,
         }
     }
     assert await get(broker, "/api/list/foo") == (200, ["a.b2nd"])

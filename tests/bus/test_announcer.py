@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from caterva2.bus import announcer as announcer_module
+from caterva2.bus import announcement as announcement_module
 from caterva2.bus.announcer import OURS
 from caterva2.bus.buckets import DATA, ROOTS, Bucket
 from caterva2.bus.keys import data_key
@@ -77,7 +77,7 @@ async def test_makes_the_bus_equal_to_the_catalogue(bus, announce, make_entry, e
 async def test_what_comes_back_as_it_was_put_is_known(bus, announce, make_entry, eventually, monkeypatch):
     parsed = []
     monkeypatch.setattr(
-        announcer_module, "decode_entry", lambda value: parsed.append(value) or decode_entry(value)
+        announcement_module, "decode_entry", lambda value: parsed.append(value) or decode_entry(value)
     )
     mine = await announce(entries={f"{n}": make_entry() for n in range(20)})
     await eventually(lambda: mine.announcer.in_sync)
@@ -304,6 +304,15 @@ async def test_who_lost_its_root_stops(bus, announce, observe, make_entry, event
     mine.catalogue.apply("foo", "b", make_entry())
     _, seen = await observe()
     await eventually(lambda: "foo" in seen.roots and set(seen.root("foo").entries) == {"a", "theirs"})
+
+
+async def test_who_lost_its_root_waits_for_it(bus, announce, make_entry, eventually):
+    mine = await announce(entries={"a": make_entry()})
+    await eventually(lambda: mine.announcer.in_sync)
+    async with bus.session() as client:
+        await Bucket(client, ROOTS).put("foo", Claim("two", "http://two").encode())
+    await eventually(lambda: mine.announcer.claims["foo"] != OURS)
+    await eventually(lambda: mine.announcer.in_sync)  # nothing is heard of the other
 
 
 async def test_view_equals_the_catalogue_after_any_changes(

@@ -12,6 +12,9 @@ def test_roots(cat2, running, root) -> None:
         "title": "",
         "behind": 0,
         "reset_at": None,
+        "freshness": "fresh",
+        "age_s": 0.0,
+        "tiers": 0,
     }
     assert "foo" in cat2("roots")
 

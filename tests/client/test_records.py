@@ -17,6 +17,9 @@ ROOT = {
     "title": "",
     "behind": 0,
     "reset_at": None,
+    "freshness": "unverified",
+    "age_s": None,
+    "tiers": 2,
 }
 ROW = {"path": "foo/x", "kind": "array", "size": 9, "shape": [2, 3], "dtype": "int32", "etag": "ab"}
 ROW |= {"generation": 5, "mtime": "2020-01-01T00:00:00+00:00", "error": None}

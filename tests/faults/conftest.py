@@ -20,7 +20,6 @@ from caterva2.model.path import DatasetPath
 from caterva2.subscriber.service import SubscriberService
 from caterva2.testing.faults import FaultyOrigin
 from caterva2.testing.origin import MemoryOrigin
-from caterva2.testing.tiers import announcing_again
 from caterva2.testing.waiting import wait_until
 
 RAW = "application/vnd.caterva2.raw"
@@ -134,19 +133,18 @@ def restart(site, ask, root):
 
 @pytest.fixture
 def in_tiers(site):
-    """Start a publisher, a subscriber, and a subscriber of that one; the context has their URLs."""
+    """Start a publisher, a subscriber that is a tier, and one below it; the context has their URLs."""
 
     @contextmanager
     def in_tiers(root: Path) -> Iterator[dict[str, str]]:
         anywhere = ["--listen", "127.0.0.1:0", "--state"]
+        below = site.start("broker", *anywhere, str(site.directory / "broker 2")).url("broker")
+        site.environment["CATERVA2_SUBSCRIBER_REPUBLISH_TO"] = below
         _, publisher, subscriber = site.start_three(root)
         urls = {"publisher": publisher.url("publisher"), "subscriber": subscriber.url("subscriber")}
-        first = site.environment["CATERVA2_BROKER"]
-        below = site.start("broker", *anywhere, str(site.directory / "broker 2")).url("broker")
-        with announcing_again(first, below, "foo", url=urls["subscriber"]):
-            own_state = str(site.directory / "subscriber 2")
-            second = site.start("subscriber", "--broker", below, *anywhere, own_state)
-            yield urls | {"second tier": second.url("subscriber")}
+        del site.environment["CATERVA2_SUBSCRIBER_REPUBLISH_TO"]
+        second = site.start("subscriber", "--broker", below, *anywhere, str(site.directory / "subscriber 2"))
+        yield urls | {"second tier": second.url("subscriber")}
 
     return in_tiers
 

@@ -42,5 +42,5 @@ async def test_an_empty_token_lets_nobody_in() -> None:
         sent.append(message)
 
     for headers in ([], [(b"authorization", b"Bearer ")]):
-        await TokenMiddleware(app, Token(""))({"type": "http", "headers": headers}, None, send)
+        await TokenMiddleware(app, [Token("")])({"type": "http", "headers": headers}, None, send)
     assert [m["status"] for m in sent if "status" in m] == [401, 401]

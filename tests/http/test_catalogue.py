@@ -17,6 +17,9 @@ async def test_roots(running, files) -> None:
             "title": "Test",
             "behind": 0,
             "reset_at": None,
+            "freshness": "fresh",
+            "age_s": 0.0,
+            "tiers": 0,
         }
     }
 

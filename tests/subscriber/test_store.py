@@ -179,7 +179,9 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
         older.executescript(
-            "DROP TABLE pins; DROP TABLE deleted; DROP TABLE position;ALTER TABLE roots DROP COLUMN reset_at;"
+            "DROP TABLE pins; DROP TABLE deleted; DROP TABLE position; DROP TABLE meta;"
+            "ALTER TABLE roots DROP COLUMN reset_at;"
+            "ALTER TABLE roots DROP COLUMN origin; ALTER TABLE roots DROP COLUMN via;"
         )
         older.execute("ALTER TABLE follows DROP COLUMN mode")
         older.execute("PRAGMA user_version = 1")

@@ -69,7 +69,7 @@ class CatalogueView:
 
     A root is *fresh* while its publisher's heartbeats come and their digest equals the catalogue's. Where the
     publisher announces older generations than were seen here, it is not, until the publisher is reset: then
-    what it announces is taken as it is.
+    what it announces is taken as it is. A root that a tier announces is no fresher than it is there.
 
     Parameters
     ----------
@@ -78,10 +78,21 @@ class CatalogueView:
     position : Position, optional
         How far the view came that the catalogue is from: what was before is not read again, unless the bus
         is another one by now, or the digest of a heartbeat differs.
+    instance : str, optional
+        Our own, if we are a tier: a root that came through us is not followed, what was known of it stays.
+
+    Attributes
+    ----------
+    loops : set of str
+        Roots that are announced here by who has them from us.
     """
 
-    def __init__(self, bus: Bus, catalogue: Catalogue, position: Position | None = None) -> None:
+    def __init__(
+        self, bus: Bus, catalogue: Catalogue, position: Position | None = None, *, instance: str = ""
+    ) -> None:
         self._bus = bus
+        self._instance = instance
+        self.loops: set[str] = set()
         self._catalogue = catalogue
         self._presences: dict[str, _Presence] = {}
         self._orphans: dict[str, dict[str, Entry]] = {}
@@ -105,6 +116,7 @@ class CatalogueView:
         """How far it has come; None while something that was told is not in the catalogue, or too much is."""
         apart = (
             self._filling
+            or bool(self.loops)
             or any(self._orphans.values())
             or any(presence.unseen for presence in self._presences.values())
             or any(root.behind for root in self._catalogue.roots.values())
@@ -138,14 +150,35 @@ class CatalogueView:
         if claim is None:
             self._on_root_removed(root)
             return
+        if self._instance and self._instance in claim.via:
+            self._refuse(root, claim)
+            return
+        if root in self.loops:
+            self.loops.discard(root)
+            self.data.resync(f"root {root!r} does not come from here any more")
         new = root not in self._catalogue.roots
-        self._catalogue.set_root(root, url=claim.url, title=claim.title, instance=claim.instance)
+        self._catalogue.set_root(
+            root,
+            url=claim.url,
+            title=claim.title,
+            instance=claim.instance,
+            origin=claim.origin,
+            via=claim.via,
+        )
         if new:
             for name, entry in self._orphans.pop(root, {}).items():
                 self._catalogue.apply(root, name, entry)
         self._judge(root)
 
+    def _refuse(self, root: str, claim: Claim) -> None:
+        if root not in self.loops:
+            log.warning("root comes from here, and is not followed", root=root, url=claim.url)
+            self.loops.add(root)
+            self._presences.pop(root, None)
+            self._orphans.pop(root, None)
+
     def _on_root_removed(self, root: str) -> None:
+        self.loops.discard(root)
         known = self._catalogue.roots.get(root)
         if known is not None:
             # still on the bus; they come back with the root
@@ -178,6 +211,8 @@ class CatalogueView:
             entry = None if change.value is None else decode_entry(change.value)
         except (InvalidPath, Corrupt) as error:
             log.warning("skipped a malformed dataset on the bus", key=change.key, reason=str(error))
+            return
+        if path.root in self.loops:
             return
         presence = self._presence(path.root)
         root = self._catalogue.roots.get(path.root)
@@ -252,12 +287,18 @@ class CatalogueView:
         if known is None:
             return
         if (beat.digest, beat.count) == known:
-            presence.disagreed = 0
-            presence.confirmed_at = time.monotonic()
-            self._resync_pause_s = RESYNC_PAUSE_S
-            self._catalogue.confirm(name)
+            self._agree(root, presence, beat.age_s)
         else:
             self._disagree(name, presence, "digests differ")
+
+    def _agree(self, root: Root, presence: _Presence, age_s: float) -> None:
+        presence.disagreed = 0
+        self._resync_pause_s = RESYNC_PAUSE_S
+        if age_s == 0.0:
+            presence.confirmed_at = time.monotonic()
+            self._catalogue.confirm(root.name)
+        else:  # as the tier has it; whether that is current, it cannot tell
+            self._catalogue.doubt(root.name, time.time() - age_s)
 
     def _reset(self, root: Root, presence: _Presence, reset_at: int) -> None:
         """Take the catalogue of a publisher that was reset, and that is all on the bus, as it is."""

@@ -1,4 +1,9 @@
-"""To whom a root belongs: to the publisher that claimed it, until it is gone."""
+"""To whom a root belongs: to the publisher that claimed it, until it is gone.
+
+A *tier* claims a root at another bus than the one that it follows, for the publisher there: the root's
+origin. It takes a root that nobody has, or that another tier of the same origin left; never that of another
+origin, and never from where it comes itself. An origin that comes takes at once what a tier holds for it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from caterva2.bus.keys import root_key
 from caterva2.bus.records import Claim, Heartbeat
 from caterva2.errors import BusError, Corrupt
 
-__all__ = ["ClaimLost", "ResetOf", "carried_on", "check_claim", "take_claim"]
+__all__ = ["ClaimLost", "ResetOf", "carried_on", "check_claim", "refusal", "take_claim"]
 
 LOOK_S = 0.5
 """Pause between looks at a root that is another's, in seconds."""
@@ -39,18 +44,24 @@ class ClaimLost(BusError):
 
 
 async def take_claim(
-    client: Client, root: str, mine: Claim, on_refused: Callable[[str], None], reset_of: ResetOf
+    client: Client,
+    root: str,
+    claim_of: Callable[[str], Claim],
+    on_refused: Callable[[str], None],
+    reset_of: ResetOf,
 ) -> Claim:
     """Claim a root; return what was claimed once it is ours.
 
-    It is ours at once if nobody has it, or if it was ours before. A root of another publisher is taken over
-    when that one is gone; until then this waits. All writes are compare-and-swap, so one of several wins.
+    It is ours at once if nobody has it, if it was ours before, or if a tier holds it for us. A root of
+    another is taken over when that one is gone, unless that is refused; until then this waits. All writes
+    are compare-and-swap, so one of several wins.
 
     Parameters
     ----------
     client : Client
     root : str
-    mine : Claim
+    claim_of : callable
+        Returns, each time it was looked at, what to claim it with.
     on_refused : callable
         Called, each time it was looked at, with a message that names the owner while it lives.
     reset_of : callable
@@ -59,7 +70,7 @@ async def take_claim(
     Returns
     -------
     Claim
-        `mine`, with that reset.
+        As of `claim_of`, with that reset.
 
     Raises
     ------
@@ -71,11 +82,16 @@ async def take_claim(
     silent_since, last_beat = time.monotonic(), 0
     while True:
         checkpoint()
+        mine = claim_of(root)
         held = await roots.get(key)
         owner = _parse(held.value)
-        if owner is None or owner.instance == mine.instance:
+        if owner is None or mine.instance in (owner.instance, owner.origin):
             if (taken := await _take(roots, root, mine, held, reset_of)) is not None:
                 return taken
+            continue
+        if (reason := refusal(root, mine, owner)) is not None:
+            on_refused(reason)
+            await asyncio.sleep(LOOK_S)
             continue
         beat, now = await alive.get(key), time.monotonic()
         if _is_of(beat.value, owner) and beat.revision != last_beat:
@@ -86,6 +102,23 @@ async def take_claim(
                 return taken
             silent_since = now
         await asyncio.sleep(LOOK_S)
+
+
+def refusal(root: str, mine: Claim, owner: Claim) -> str | None:
+    """Return why a root is not taken over from who has it, not even when that one is gone; None if it is.
+
+    It is for tiers alone: a publisher takes over any.
+    """
+    if not mine.origin:
+        return None
+    if owner.instance == mine.origin or owner.instance in mine.via:
+        return (
+            f"root {root!r} comes from there, through {owner.url}: to announce a further source of it at the "
+            "same broker, use --republish alone"
+        )
+    if (owner.origin or owner.instance) != mine.origin:
+        return f"root {root!r} belongs to another publisher there, at {owner.url}"
+    return None
 
 
 async def _take(roots: Bucket, root: str, mine: Claim, held: Stored, reset_of: ResetOf) -> Claim | None:

@@ -36,12 +36,19 @@ class Claim:
     title : str
     reset : int
         When an operator last had it reset, in milliseconds since the epoch; only ever grows; 0: never.
+    origin : str
+        Instance of the publisher that the root is from, where a tier claims it: a subscriber of another bus
+        that announces it here. Empty where the claim is that publisher's own.
+    via : tuple of str
+        Instances of the tiers that it came through, nearest the origin first; the last one claims it.
     """
 
     instance: str
     url: str
     title: str = ""
     reset: int = 0
+    origin: str = ""
+    via: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return the value."""
@@ -57,7 +64,12 @@ class Claim:
         """
         raw = _load(value)
         return cls(
-            _text(raw, "instance"), _text(raw, "url"), _text(raw, "title", ""), _count(raw, "reset", 0)
+            _text(raw, "instance"),
+            _text(raw, "url"),
+            _text(raw, "title", ""),
+            _count(raw, "reset", 0),
+            _text(raw, "origin", ""),
+            _texts(raw, "via"),
         )
 
 
@@ -79,6 +91,9 @@ class Heartbeat:
         The last change of the root that `digest` covers. Who has not seen it yet cannot compare.
     reset : int
         As in the `Claim`.
+    age_s : float
+        For how long the announcer, a tier, could not confirm itself that the root is current, in seconds; 0
+        while it can. A publisher always can.
     """
 
     instance: str
@@ -88,6 +103,7 @@ class Heartbeat:
     epoch: str
     revision: int
     reset: int = 0
+    age_s: float = 0.0
 
     def encode(self) -> bytes:
         """Return the value."""
@@ -111,6 +127,7 @@ class Heartbeat:
             _text(raw, "epoch"),
             _count(raw, "revision"),
             _count(raw, "reset", 0),
+            _seconds(raw, "age_s"),
         )
 
 
@@ -208,6 +225,20 @@ def _text(raw: Mapping[str, Any], name: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise Corrupt(f"{name} is {value!r}")
     return value
+
+
+def _texts(raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = raw.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise Corrupt(f"{name} is {values!r}")
+    return tuple(values)
+
+
+def _seconds(raw: Mapping[str, Any], name: str) -> float:
+    value = raw.get(name, 0.0)
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise Corrupt(f"{name} is {value!r}")
+    return float(value)
 
 
 def _count(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:

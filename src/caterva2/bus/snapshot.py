@@ -1,8 +1,9 @@
 """All that a view knows, in one answer: for a new reader, whom the bus would tell it message by message.
 
 Lines of JSON. The first is the position of the view. Each other one has a root, who serves it, and some of
-its datasets: ``[root, url, title, instance, [[name, etag, generation, …], …]]``. What the bus tells from that
-position on, and the digest of a heartbeat, say whether it is right; who gets none reads the bus.
+its datasets: ``[root, url, title, instance, origin, via, [[name, etag, generation, …], …]]``. What the bus
+tells from that position on, and the digest of a heartbeat, say whether it is right; who gets none reads the
+bus.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Snapshots:
         roots = [(root, iter(sorted(root.entries.items()))) for root in self._catalogue.roots.values()]
         lines = [b""]
         for root, entries in roots:
-            who = [root.name, root.url, root.title, root.instance]
+            who = [root.name, root.url, root.title, root.instance, root.origin, root.via]
             lines.append(dump([*who, []]))
             while rows := [[name, *members_of(entry)] for name, entry in islice(entries, ROWS)]:
                 lines.append(dump([*who, rows]))
@@ -136,8 +137,15 @@ async def take_snapshot(body: bytes, catalogue: Catalogue) -> Position:
 
 
 def _take_line(line: bytes, catalogue: Catalogue) -> None:
-    name, url, title, instance, rows = load(line)
+    name, url, title, instance, origin, via, rows = load(line)
     if check_root(name) not in catalogue.roots:
-        catalogue.set_root(name, url=str(url), title=str(title), instance=str(instance))
+        catalogue.set_root(
+            name,
+            url=str(url),
+            title=str(title),
+            instance=str(instance),
+            origin=str(origin),
+            via=tuple(map(str, via)),
+        )
     for dataset, *members in rows:
         catalogue.apply(name, check_name(name, dataset), check_entry(*members))

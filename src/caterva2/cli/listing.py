@@ -24,15 +24,18 @@ def roots(*, json: Json = False, connection: Connection = DEFAULT) -> None:
         found = client.roots()
     if json:
         rows = [{"root": root.name, **asdict(root)} for root in found]
-        names = ("root", "state", "datasets", "bytes", "publisher", "title", "behind", "reset_at")
+        names = ["root", "state", "datasets", "bytes", "publisher", "title", "behind", "reset_at"]
+        names += ["freshness", "age_s", "tiers"]
         print_json([{name: row[name] for name in names} for row in rows])
         return
     print_table(
-        ("root", "state", "datasets", "bytes", "publisher", "title"),
+        ("root", "state", "freshness", "age", "datasets", "bytes", "publisher", "title"),
         [
             (
                 root.name,
                 root.state,
+                root.freshness,
+                _age(root.age_s),
                 str(root.datasets),
                 human_bytes(root.bytes),
                 root.publisher or "",
@@ -104,10 +107,14 @@ def info(
 
 
 def _followed_row(row: Followed) -> Sequence[str]:
-    age = "" if row.age_s is None else f"{row.age_s:.0f} s"
     complete = "yes" if row.complete else "no"
     cached = human_bytes(row.cached_bytes)
-    return row.path, human_bytes(row.size), cached, complete, row.mode, row.freshness, age
+    size, age = human_bytes(row.size), _age(row.age_s)
+    return row.path, size, cached, complete, row.mode, row.freshness, age
+
+
+def _age(age_s: float | None) -> str:
+    return "" if age_s is None else f"{age_s:.0f} s"
 
 
 def url(

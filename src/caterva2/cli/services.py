@@ -97,12 +97,21 @@ def subscriber(
     ] = (),
     full: Annotated[bool, Parameter(negative="", help="Keep all of what --follow names: a mirror.")] = False,
     meta: Annotated[bool, Parameter(negative="", help="Keep its metadata only.")] = False,
+    republish_to: Annotated[
+        str | None, Parameter(help="URL of another group's broker, to announce the roots there.")
+    ] = None,
+    republish_url: Annotated[str | None, Parameter(help="Address announced there.")] = None,
+    republish_token_file: Annotated[
+        Path | None, Parameter(help="File that holds the token of that group, where it is another one.")
+    ] = None,
     common: Common = DEFAULT,
 ) -> None:
     """Follow the broker, and serve every root from a cache that fills itself."""
     flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
     flags |= {"quota_bytes": quota, "token_file": common.token_file}
     flags |= {"follow": follow or None, "follow_mode": mode_of(full=full, meta=meta)}
+    flags |= {"republish_to": republish_to, "republish_url": republish_url}
+    flags |= {"republish_token_file": republish_token_file}
     _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
 
 

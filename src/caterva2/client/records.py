@@ -34,6 +34,12 @@ class RootInfo:
         taken.
     reset_at : str or None
         When the publisher last had all taken as it is, ISO 8601 in UTC.
+    freshness : str
+        ``fresh`` or ``unverified``, by who answers.
+    age_s : float or None
+        Seconds since it was last confirmed to be current; None if it never was.
+    tiers : int
+        How many subscribers pass it on, from broker to broker, between the publisher and who answers.
     """
 
     name: str
@@ -44,6 +50,9 @@ class RootInfo:
     title: str
     behind: int
     reset_at: str | None
+    freshness: Literal["fresh", "unverified"]
+    age_s: float | None
+    tiers: int
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RootInfo:

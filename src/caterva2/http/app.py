@@ -29,6 +29,7 @@ def build_app(
     metrics: Metrics,
     token: Token | None,
     health: Callable[[], dict[str, Any]],
+    other_token: Token | None = None,
 ) -> FastAPI:
     """Return an app.
 
@@ -44,6 +45,8 @@ def build_app(
         Needed by every request, if there is one.
     health : callable
         Returns further members of ``/health``; ``status`` is ``ok`` unless it says otherwise.
+    other_token : Token, optional
+        Is as good.
     """
     app = FastAPI(
         title=title,
@@ -69,6 +72,7 @@ def build_app(
     # the last one added is the outermost: all that is refused or fails is counted as well
     app.add_middleware(FailureMiddleware)
     app.add_middleware(BodyLimitMiddleware)
-    app.add_middleware(TokenMiddleware, token=token)
+    tokens = [given for given in (token, other_token) if given is not None]
+    app.add_middleware(TokenMiddleware, tokens=tokens)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     return app

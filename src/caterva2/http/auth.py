@@ -1,8 +1,9 @@
-"""Who may ask: the bearer of the group's token."""
+"""Who may ask: the bearer of a group's token."""
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,17 +16,17 @@ __all__ = ["TokenMiddleware"]
 
 
 class TokenMiddleware:
-    """Refuses every request without the token; lets all pass where there is none."""
+    """Refuses every request without one of some tokens; lets all pass where there is none."""
 
-    def __init__(self, app: ASGIApp, token: Token | None) -> None:
+    def __init__(self, app: ASGIApp, tokens: Sequence[Token]) -> None:
         self._app = app
-        self._expected = None if token is None else str.__str__(token).encode()
+        self._expected = [str.__str__(token).encode() for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401, or pass the request on."""
-        if scope["type"] == "http" and self._expected is not None:
+        if scope["type"] == "http" and self._expected:
             given = _bearer(scope)
-            if not given or not hmac.compare_digest(given, self._expected):
+            if not given or not any([hmac.compare_digest(given, expected) for expected in self._expected]):
                 await _refusal()(scope, receive, send)
                 return
         await self._app(scope, receive, send)

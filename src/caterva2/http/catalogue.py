@@ -77,6 +77,8 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
                 "title": root.title,
                 "behind": len(root.behind),
                 "reset_at": iso_time(root.reset_at / 1000) if root.reset_at else None,
+                **root.freshness.to_json(),
+                "tiers": len(root.via),
             }
             for root in sorted(catalogue.roots.values(), key=lambda root: root.name)
         }

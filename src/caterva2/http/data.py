@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -43,7 +42,6 @@ def data_routes(service: DataService) -> list[Route]:
         headers = headers_of(service, head)
         if not_modified(request.headers, head.etag):
             return Response(status_code=304, headers=headers)
-        freshness = service.catalogue.root(head.path.root).freshness
         body = {
             **head.meta,
             "path": str(head.path),
@@ -52,8 +50,7 @@ def data_routes(service: DataService) -> list[Route]:
             "etag": head.etag,
             "generation": head.generation,
             "mtime": iso_time(head.mtime_ns / 1e9),
-            "freshness": freshness.word,
-            "age_s": freshness.age_s if math.isfinite(freshness.age_s) else None,
+            **service.catalogue.root(head.path.root).freshness.to_json(),
             **service.local_state(head.path),
         }
         return JSONResponse(body, headers=headers)

@@ -6,12 +6,13 @@ broker from the bus; HTTP routes, event streams and freshness read it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from blake3 import blake3
 
@@ -107,6 +108,10 @@ class Freshness:
         """How it is spelled on the wire."""
         return "fresh" if self.fresh else "unverified"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the members that say it; an age is null if it never was confirmed."""
+        return {"freshness": self.word, "age_s": self.age_s if math.isfinite(self.age_s) else None}
+
 
 @dataclass(slots=True)
 class Root:
@@ -114,6 +119,12 @@ class Root:
 
     Attributes
     ----------
+    instance : str
+        Who announces it here.
+    origin : str
+        Instance of the publisher that it is from, where a tier announces it here; else empty.
+    via : tuple of str
+        Instances of the tiers that it came through, nearest the origin first.
     deleted : dict of str to int
         The generations that deleted datasets had.
     behind : dict of str to Entry
@@ -127,6 +138,8 @@ class Root:
     url: str = ""
     title: str = ""
     instance: str = ""
+    origin: str = ""
+    via: tuple[str, ...] = ()
     state: RootState = "unknown"
     fresh: bool = False
     confirmed_at: float | None = None
@@ -244,10 +257,20 @@ class Catalogue:
 
     # -- changing --------------------------------------------------------------------------------
 
-    def set_root(self, name: str, *, url: str = "", title: str = "", instance: str = "") -> Root:
+    def set_root(
+        self,
+        name: str,
+        *,
+        url: str = "",
+        title: str = "",
+        instance: str = "",
+        origin: str = "",
+        via: tuple[str, ...] = (),
+    ) -> Root:
         """Add a root, or change who serves it."""
         root = self._roots.setdefault(name, Root(name))
         root.url, root.title, root.instance = url, title, instance
+        root.origin, root.via = origin, via
         return root
 
     def remove_root(self, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -42,7 +41,6 @@ def subscriber_router(catalogue: Catalogue, follower: Follower, cache: CachedSou
         rows = []
         for path in follower.followed():
             entry, state = catalogue.entry(path), cache.state(path)
-            freshness = catalogue.root(path.root).freshness
             rows.append(
                 {
                     "path": str(path),
@@ -51,8 +49,7 @@ def subscriber_router(catalogue: Catalogue, follower: Follower, cache: CachedSou
                     "cached_bytes": state.cached_bytes,
                     "complete": state.complete,
                     "mode": follower.mode(path),
-                    "freshness": freshness.word,
-                    "age_s": freshness.age_s if math.isfinite(freshness.age_s) else None,
+                    **catalogue.root(path.root).freshness.to_json(),
                 }
             )
         return {"patterns": list(follower.patterns), "modes": follower.patterns, "datasets": rows}

@@ -39,6 +39,7 @@ from caterva2.subscriber.origins import Origins
 from caterva2.subscriber.pins import Pins
 from caterva2.subscriber.routes import subscriber_router
 from caterva2.subscriber.store import SubscriberStore
+from caterva2.subscriber.tier import Tier
 
 __all__ = ["SubscriberService"]
 
@@ -73,6 +74,7 @@ class SubscriberService(Service):
     def __init__(self, settings: SubscriberSettings) -> None:
         super().__init__(settings)
         self.settings = settings
+        self.tier: Tier | None = None
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
@@ -110,7 +112,7 @@ class SubscriberService(Service):
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
         self.follower = follower = Follower(self.catalogue, store, self.source)
         follower.begin(settings.follow, settings.follow_mode)
-        self.view = CatalogueView(self.bus, self.catalogue, store.position())
+        self.view = CatalogueView(self.bus, self.catalogue, store.position(), instance=store.instance())
         store.keep(self.catalogue, lambda: self.view.position)
         self._spawn(stack, self._follow_bus())
         self._spawn(stack, follower.run())
@@ -129,12 +131,18 @@ class SubscriberService(Service):
             ],
             metrics=metrics,
             token=settings.token,
+            other_token=settings.republish_token,
             health=self._health,
         )
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
         self._spawn(stack, server.wait())
+        if settings.republish_to is not None:
+            self.tier = await stack.enter_async_context(
+                Tier(self.catalogue, settings, store.instance(), self.address)
+            )
+            self._spawn(stack, self.tier.run())
 
     async def _follow_bus(self) -> None:
         if not self.catalogue.roots:
@@ -180,6 +188,8 @@ class SubscriberService(Service):
             "broker": "connected" if self.bus.connected else "unreachable",
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
             "behind": self.follower.behind,
+            "loops": sorted(self.view.loops),
+            **({} if self.tier is None else self.tier.health()),
         }
 
     @property

@@ -1,9 +1,10 @@
-"""What a subscriber must know again after a restart: the catalogue as last seen, the follows and the pins."""
+"""What a subscriber must know again after a restart: its name, the catalogue as last seen, follows, pins."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -19,7 +20,7 @@ from caterva2.model.path import Kind
 
 __all__ = ["SubscriberStore"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE roots (
@@ -51,7 +52,14 @@ CREATE TABLE position (
 );
 """
 
-_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS, 5: _POSITION}
+_META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;"
+
+_TIERS = """
+ALTER TABLE roots ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+ALTER TABLE roots ADD COLUMN via TEXT NOT NULL DEFAULT '[]';
+"""
+
+_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS, 5: _POSITION, 6: _META + _TIERS}
 
 
 class SubscriberStore:
@@ -69,7 +77,7 @@ class SubscriberStore:
     """
 
     def __init__(self, file: Path) -> None:
-        schema = _SCHEMA + _PINS + _MODES + _RESETS + _POSITION
+        schema = _SCHEMA + "".join(_UPGRADES.values())
         self._db = open_database(file, schema, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
         self._position: Callable[[], Position | None] = lambda: None
@@ -83,12 +91,20 @@ class SubscriberStore:
         self._commit()
         self._db.close()
 
+    def instance(self) -> str:
+        """Return the random name of this state directory; the same after a restart."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('instance', ?)", (secrets.token_hex(16),))
+        (instance,) = self._db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        return str(instance)
+
     # -- the catalogue ---------------------------------------------------------------------------
 
     def load(self, catalogue: Catalogue) -> None:
         """Fill a catalogue with what was last seen, unconfirmed."""
-        for name, url, title, instance, confirmed_at, reset_at in self._db.execute("SELECT * FROM roots"):
-            catalogue.set_root(name, url=url, title=title, instance=instance)
+        for row in self._db.execute("SELECT * FROM roots"):
+            name, url, title, instance, confirmed_at, reset_at, origin, via = row
+            tiers = tuple(json.loads(via))
+            catalogue.set_root(name, url=url, title=title, instance=instance, origin=origin, via=tiers)
             catalogue.reset(name, reset_at)
             catalogue.doubt(name, confirmed_at)
         rows = self._db.execute("SELECT * FROM entries ORDER BY root, name")
@@ -137,9 +153,9 @@ class SubscriberStore:
         self._begin()
         self._db.execute("DELETE FROM roots")
         self._db.executemany(
-            "INSERT INTO roots VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO roots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (r.name, r.url, r.title, r.instance, r.confirmed_at, r.reset_at)
+                (r.name, r.url, r.title, r.instance, r.confirmed_at, r.reset_at, r.origin, json.dumps(r.via))
                 for r in self._catalogue.roots.values()
             ],
         )
