@@ -2,7 +2,7 @@
 
 The link is simulated (20 ms there and back, 100 Mbit/s each way); all else are real processes on this
 machine. ``make bench-tiers`` prints a table, and the same as a line of JSON. The dataset takes
-``CATERVA2_BENCH_BYTES`` of memory, 64 MiB by default.
+``CATERVA2_BENCH_BYTES`` of memory, 48 MiB by default.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from caterva2.testing.waiting import wait_until
 DELAY_S = 0.010
 BYTES_PER_S = 100e6 / 8
 
-SLAB_BYTES = 64 * 512 * 512 * 4
+SLAB_BYTES = 64 * 512 * 384 * 4
 ARRAY_BYTES = int(os.environ.get("CATERVA2_BENCH_BYTES", str(SLAB_BYTES)))
-SHAPE = (64 * max(1, ARRAY_BYTES // SLAB_BYTES), 512, 512)
+SHAPE = (64 * max(1, ARRAY_BYTES // SLAB_BYTES), 512, 384)
 NAME = "foo/waves.b2nd"
 
 READERS = (1, 4, 16)
@@ -112,6 +112,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     (tmp_path / "root").mkdir()
     with ExitStack() as stack:
         yield Site(tmp_path, stack)
+    for log in tmp_path.glob("*.log"):
+        print(*(line for line in log.read_text().splitlines() if '"warning"' in line), sep="\n", end="")
     shutil.rmtree(tmp_path)  # pytest keeps the directories of the last three runs
 
 

@@ -24,6 +24,7 @@ from caterva2.model.catalogue import Catalogue
 from caterva2.model.extents import Extent, digest
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
+from caterva2.publisher.store import PublisherStore, Record
 from caterva2.publisher.versions import entry_of
 from caterva2.source.files import LocalFile, StatKey, stat_key
 from caterva2.source.local import LocalVersion
@@ -80,6 +81,8 @@ class MirrorRoot:
         The last versions that it has of the datasets, by name.
     catalogue : Catalogue
         Has the root already.
+    store : PublisherStore
+        Keeps what was checked: what has not changed since is not hashed again at the next start.
     executor : Executor
         Where bytes are hashed.
 
@@ -94,7 +97,9 @@ class MirrorRoot:
         root: str,
         cache: FinishedCache,
         rows: Mapping[str, Row],
+        *,
         catalogue: Catalogue,
+        store: PublisherStore,
         executor: Executor,
     ) -> None:
         self.root = root
@@ -103,6 +108,8 @@ class MirrorRoot:
         self._cache = cache
         self._rows = rows
         self._catalogue = catalogue
+        self._store = store
+        self._known = store.records(root)
         self._executor = executor
         self._unchecked = dict.fromkeys(sorted(rows, key=lambda name: rows[name].size))  # small ones first
         self._checking: set[str] = set()
@@ -250,10 +257,21 @@ class MirrorRoot:
         )
         if file.key.size != head.size:
             raise Corrupt(f"its file has {file.key.size:,} bytes, not {head.size:,}")
-        await self._thread(partial(_compare, file, head.fixed))
-        for page in pages:  # one after the other: between two it can be cancelled
-            await self._thread(partial(_compare, file, page.extents()))
+        record = Record(file.key, None, entry_of(head))
+        if self._known.get(row.path.name) != record:
+            await self._thread(partial(_compare, file, head.fixed))
+            for page in pages:  # one after the other: between two it can be cancelled
+                await self._thread(partial(_compare, file, page.extents()))
+            await self._thread(partial(self._note, row.path.name, record))
         return head, file
+
+    def _note(self, name: str, record: Record) -> None:
+        """Note that a file was checked. If that cannot be written, it is checked again at the next start."""
+        self._known[name] = record
+        try:
+            self._store.save(self.root, [(name, record, None)])
+        except sqlite3.Error as error:
+            log.warning("check not noted", dataset=f"{self.root}/{name}", reason=str(error))
 
     async def _thread(self, function: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)

@@ -170,7 +170,9 @@ class PublisherService(Service):
                     there = ", ".join(sorted(has)) or "none"
                     raise ConfigError(f"cannot publish {name!r}: the cache {place} has other roots ({there})")
                 self._add_root(store, name)
-                self.mirrors[name] = MirrorRoot(name, cache, has[name], self.catalogue, checking)
+                self.mirrors[name] = MirrorRoot(
+                    name, cache, has[name], catalogue=self.catalogue, store=store, executor=checking
+                )
 
     async def _announce(self, root: str, instance: str, resets: Resets) -> None:
         """Announce a root while its directory is there."""
