@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: install demo test check bench bench-cache bench-changes docs pins clean help
+.PHONY: install demo test check bench bench-cache bench-changes bench-tiers docs pins clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -48,6 +48,9 @@ bench-cache: install ## Measure the cache: cold, warm and evicting reads, and th
 
 bench-changes: install ## Measure changes: latency, bytes moved, scale
 	$(BIN)/python -m pytest -q -s benchmarks/test_changes.py benchmarks/test_scale.py
+
+bench-tiers: install ## Measure tiers: 1, 4 and 16 readers on a LAN of one dataset behind a slow link
+	$(BIN)/python -m pytest -q -s benchmarks/test_tiers.py
 
 docs: install ## Build the documentation into build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs

@@ -23,10 +23,10 @@ RAW = "application/vnd.caterva2.raw"
 class Way:
     """What leads from a group up to the one above: to its broker, its bus, and to who serves its data."""
 
-    def __init__(self, network: Network) -> None:
-        self.bus = network.link(1)
-        self.broker = network.link(1, self._lead_through)
-        self.data = network.link(1)
+    def __init__(self, network: Network, **shape: float) -> None:
+        self.bus = network.link(1, **shape)
+        self.broker = network.link(1, self._lead_through, **shape)
+        self.data = network.link(1, **shape)
 
     def _lead_through(self, piece: bytes) -> bytes:
         """Lead the bus that a broker names through our own link."""

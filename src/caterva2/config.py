@@ -188,6 +188,10 @@ class SubscriberSettings(ServiceSettings):
         Most requests under way to one publisher.
     upstream_timeout_s : float
         How long a publisher may stay silent.
+    follow : tuple of str
+        Patterns that are followed from the start on, as if by ``cat2 follow``.
+    follow_mode : {"cached", "full", "meta"}
+        How they are followed.
     republish : tuple of str or None
         Roots that are announced to others, as from here; ``*`` for all. None where that was not said.
     republish_to : str or None
@@ -212,6 +216,8 @@ class SubscriberSettings(ServiceSettings):
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0
+    follow: tuple[str, ...] = ()
+    follow_mode: Literal["cached", "full", "meta"] = "cached"
     republish: tuple[str, ...] | None = None
     republish_to: str | None = None
     republish_url: str | None = None

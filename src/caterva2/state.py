@@ -26,10 +26,14 @@ class StateLock:
     ----------
     directory : Path
         The state directory; the lock is a file in it that holds the owner's process id.
+    foreign : bool
+        It is the directory of another service, which must not start meanwhile: nothing is written there, and
+        where there is no lock there is nothing to be held.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, foreign: bool = False) -> None:
         self.directory = directory
+        self._foreign = foreign
         self._fd: int | None = None
 
     @property
@@ -47,18 +51,26 @@ class StateLock:
         OSError
             If the directory cannot be made or written.
         """
+        if self._foreign:
+            with contextlib.suppress(FileNotFoundError):
+                self._fd = self._open(os.O_RDONLY)
+            return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fd = self._open(os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, b"%d\n" % os.getpid())
+        self._fd = fd
+
+    def _open(self, flags: int) -> int:
+        fd = os.open(self.directory / "lock", flags, 0o600)
         try:
             _lock(fd)
         except OSError as error:
             pid = _read_pid(fd)
             os.close(fd)
             raise StateInUse(str(self.directory), pid) from error
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        os.write(fd, b"%d\n" % os.getpid())
-        self._fd = fd
+        return fd
 
     def release(self) -> None:
         """Let go of the directory; does nothing if it is not held."""
@@ -95,11 +107,13 @@ def process_exists(pid: int) -> bool:
 
 
 def _read_pid(fd: int) -> int | None:
+    """Return who holds a lock; None if that is not known: who holds a foreign one does not write there."""
     os.lseek(fd, 0, os.SEEK_SET)
     try:
-        return int(os.read(fd, 32))
+        pid = int(os.read(fd, 32))
     except (OSError, ValueError):
         return None
+    return pid if process_exists(pid) else None
 
 
 if sys.platform == "win32":

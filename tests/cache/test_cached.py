@@ -2,6 +2,7 @@ import asyncio
 import time
 from contextlib import aclosing
 
+import blosc2
 import pytest
 
 from caterva2.errors import Changed, IntegrityError, NotFound, Unavailable
@@ -291,6 +292,18 @@ class TestDropAndFill:
         assert before <= state.last_used <= time.time()
         with pytest.raises(NotFound):
             cached.state(DatasetPath("foo", "nothing"))
+
+    async def test_what_is_nothing_but_zeros_is_complete_with_its_manifest(self, opened, origin):
+        path = DatasetPath("foo", "zeros.b2nd")
+        origin.publish(path, blosc2.zeros((1000, 1000), chunks=(100, 100)).to_cframe())
+        async with opened() as cached:
+            await cached.fill(await cached.head(path))
+            assert cached.state(path).complete
+        origin.failures += [Unavailable("gone")] * 9
+        async with opened() as cached:
+            assert cached.state(path).complete
+            (page,) = await cached.pages(await cached.head(path), [0])
+            assert len(page) == 100
 
     async def test_an_empty_file_is_complete(self, cached, origin):
         path = DatasetPath("foo", "empty")

@@ -78,6 +78,8 @@ def test_urls(cat2, running) -> None:
     expected = f"{running.url}/data/foo/odd%20%5B1%5D%20%C3%A9.b2nd"
     assert cat2("url", "foo/odd [1] é.b2nd") == expected + "\n"
     assert cat2("url", "foo/odd [1] é.b2nd", "--json") == expected
+    etag = cat2("info", "foo/odd [1] é.b2nd", "--json")["etag"]
+    assert cat2("url", "foo/odd [1] é.b2nd", "--version") == f"{expected}?version={etag}\n"
 
 
 def test_errors_name_what_and_what_next(cat2) -> None:

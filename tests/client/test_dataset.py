@@ -74,7 +74,8 @@ def test_a_read_names_its_version(serving) -> None:
         File(transport, INFO).read(2, 3)
     assert (error.value.wanted_etag, error.value.current_etag) == ("ab", "cd")
     _, target, headers, _ = server.requests[0]
-    assert (target, headers["If-Match"], headers["Range"]) == ("/data/foo/x", '"ab"', "bytes=2-4")
+    assert target == "/data/foo/x?version=ab"
+    assert (headers["If-Match"], headers["Range"]) == ('"ab"', "bytes=2-4")
 
 
 def test_a_service_without_ranges_is_not_misread(serving) -> None:

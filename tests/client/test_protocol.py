@@ -110,16 +110,22 @@ def test_paths_that_are_none_are_not_sent(path) -> None:
 
 def test_a_selection_is_asked_for_by_its_text_and_version() -> None:
     request = protocol.ask_selection("foo/x", select((1, slice(2, 9, 3)), (5, 20)), "ab")
-    assert request.target == "/api/fetch/foo/x?slice_=1,2:9:3"
+    assert request.target == "/api/fetch/foo/x?slice_=1,2:9:3&version=ab"
     assert request.headers == {"Accept": "application/x-npy", "If-Match": '"ab"'}
     assert protocol.ask_selection("foo/x", select((), ()), None).target == "/api/fetch/foo/x"
 
 
+def test_the_url_of_a_version_names_it() -> None:
+    assert protocol.dataset_url("http://a", "foo/é x") == "http://a/data/foo/%C3%A9%20x"
+    assert protocol.dataset_url("http://a", "foo/x", "a&b") == "http://a/data/foo/x?version=a%26b"
+
+
 def test_long_lists_of_indices_go_as_a_body() -> None:
     short = protocol.ask_points("foo/x", [[1, 2], "3:9", None], "ab")
-    assert (short.method, short.target) == ("GET", "/api/fetch/foo/x?indices=[[1,2],%223:9%22,null]")
+    target = "/api/fetch/foo/x?indices=[[1,2],%223:9%22,null]&version=ab"
+    assert (short.method, short.target) == ("GET", target)
     long = protocol.ask_points("foo/x", [list(range(5000))], "ab")
-    assert (long.method, long.target) == ("POST", "/api/fetch/foo/x")
+    assert (long.method, long.target) == ("POST", "/api/fetch/foo/x?version=ab")
     assert json.loads(long.body) == {"indices": [list(range(5000))]}
     assert long.idempotent
     assert not protocol.ask_follow("foo", "meta").idempotent

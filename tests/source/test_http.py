@@ -22,7 +22,7 @@ class TestPages:
         server.seen.clear()
         pages = await source.pages(head, [7, 1, 4, 5, 1])
         assert [page.number for page in pages] == [7, 1, 4, 5, 1]
-        assert [seen.query for seen in server.seen] == ["pages=1,4-5,7"]
+        assert [seen.query for seen in server.seen] == [f"pages=1,4-5,7&version={head.etag}"]
 
     async def test_what_is_known_is_not_moved_again(self, server, source_of):
         path = DatasetPath("foo", "grows")
@@ -42,9 +42,8 @@ class TestPages:
         assert pages[0].encode() == known[0].encode()
         assert pages[2].content != known[2].content
         assert moved < len(pages[0].encode()) + len(pages[2].encode())
-        assert (
-            server.seen[-1].query == f"pages=0-2&known={','.join(known[n].content.hex() for n in range(3))}"
-        )
+        contents = ",".join(known[n].content.hex() for n in range(3))
+        assert server.seen[-1].query == f"pages=0-2&known={contents}&version={head.etag}"
 
     async def test_a_known_page_that_is_spoilt_on_its_way_is_asked_for_again(self, server, source, head):
         known = dict(enumerate(await source.pages(head, [0])))

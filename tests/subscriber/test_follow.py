@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
 from caterva2.cache.cached import CachedSource
-from caterva2.errors import InvalidPath, NotFound, Unavailable
+from caterva2.errors import ConfigError, InvalidPath, NotFound, Unavailable
 from caterva2.model.catalogue import Catalogue
 from caterva2.model.extents import FILE_EXTENT_BYTES as PAGE
 from caterva2.model.path import DatasetPath
@@ -175,6 +176,37 @@ async def test_small_changes_do_not_wait_for_large_ones(running, monkeypatch):
         await until(lambda: site.here(A) is not None and site.source.state(A).complete)
         site.origin.gate.set()
         await until(lambda: site.source.state(DatasetPath("foo", "large2")).complete)
+
+
+async def test_a_mirror_says_how_far_it_is(running, caplog):
+    caplog.set_level(logging.INFO)
+    async with running() as site:
+        site.origin.gate.clear()
+        site.follower.follow("foo", "full")
+        await until(lambda: site.follower.behind == 2)
+        site.origin.gate.set()
+        await until(lambda: not site.follower.behind)
+        await until(lambda: "all that is followed in full is here" in caplog.text)
+        site.down = True
+        site.publish(A, DATA + b"!")
+        await until(lambda: site.follower.behind == 1)
+        site.catalogue.apply("foo", "a", None)
+        assert site.follower.behind == 0
+
+
+async def test_what_is_followed_from_the_start_may_come_later(running):
+    async with running() as site:
+        site.follower.begin(["bar/**", "baz"], "full")
+        assert site.follower.patterns == {"bar/**": "full", "baz": "full"}
+        assert site.store.follows() == site.follower.patterns
+        site.catalogue.set_root("bar")
+        for path in (DatasetPath("bar", "x"), DatasetPath("bar", "dir/y")):
+            site.origin.publish(path, DATA)
+            site.catalogue.apply("bar", path.name, site.origin.entry(path))
+        site.catalogue.set_state("bar", "online")
+        await until(lambda: site.source.state(path).complete)
+        with pytest.raises(ConfigError, match="/x"):
+            site.follower.begin(["/x"], "full")
 
 
 async def test_slips_of_the_pen(running):

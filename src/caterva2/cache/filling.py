@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from caterva2.cache.batches import first_done, in_batches
 from caterva2.cache.earlier import Earlier
-from caterva2.cache.layout import Layout
+from caterva2.cache.layout import PAGES, Layout
 from caterva2.cache.renewal import renewed
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
@@ -51,7 +51,17 @@ class Filling:
         """Fetch all of a version that is not here; see `CachedSource.fill`."""
         with self._store.using(version, whole=True):
             batches = self._layout.batches(head, 0, head.size, FILL_BATCH_BYTES)
-            return await self._fill(head, version, batches)
+            if not await self._fill(head, version, batches):
+                return False
+            if not version.complete:
+                await self._fill_manifest(head, version)
+            return True
+
+    async def _fill_manifest(self, head: Head, version: Version) -> None:
+        """Have the pages too that nothing was read by: where there are only zeros, who reads must know."""
+        for first in range(0, head.npages, PAGES):
+            await self._source.pages(head, range(first, min(first + PAGES, head.npages)))
+        await self._store.correct(version, 0)
 
     async def refresh(self, head: Head, version: Version, *, full: bool) -> bool:
         """Fetch what was here of earlier versions, and let these go; see `CachedSource.refresh`."""

@@ -7,9 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.patterns import First, More, for_each
-from caterva2.errors import ConfigError
-from caterva2.model.pattern import FollowMode
+from caterva2.cli.patterns import First, More, for_each, mode_of
 
 __all__ = ["follow", "unfollow"]
 
@@ -26,9 +24,7 @@ def follow(
     connection: Connection = DEFAULT,
 ) -> None:
     """Keep datasets current at the subscriber: what is cached of them is refreshed as soon as it changes."""
-    if full and meta:
-        raise ConfigError("--full and --meta exclude each other")
-    mode: FollowMode = "full" if full else "meta" if meta else "cached"
+    mode = mode_of(full=full, meta=meta) or "cached"
     with connection.open() as client:
         for_each((first, *more), lambda pattern: client.follow(pattern, mode), "following", json=json)
 

@@ -121,10 +121,13 @@ def url(
     path: Annotated[str, Parameter(help="A dataset: root/dir/name.")],
     /,
     *,
+    version: Annotated[
+        bool, Parameter(negative="", help="Of the version that is current now, for good: caches may keep it.")
+    ] = False,
     json: Json = False,
     connection: Connection = DEFAULT,
 ) -> None:
     """Print the URL of a dataset's bytes, for curl, h5py over fsspec or a browser."""
     with connection.open() as client:
-        address = client.url(path)
+        address = client.url(path, client.info(path)["etag"] if version else None)
     print_json(address) if json else print(address)

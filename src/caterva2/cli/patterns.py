@@ -9,8 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from caterva2.cli.output import counted, print_json
+from caterva2.errors import ConfigError
+from caterva2.model.pattern import FollowMode
 
-__all__ = ["First", "More", "for_each"]
+__all__ = ["First", "More", "for_each", "mode_of"]
 
 First = Annotated[str, Parameter(name="PATTERN", help="A dataset, a root or a glob: foo, 'foo/dir1/*'.")]
 More = Annotated[str, Parameter(help="Further ones.")]
@@ -36,3 +38,16 @@ def for_each(patterns: tuple[str, ...], act: Callable[[str], int], word: str, *,
             print(f"{word} {pattern}: {counted(datasets, 'dataset')} now", file=sys.stderr)
     if json:
         print_json(rows)
+
+
+def mode_of(*, full: bool, meta: bool) -> FollowMode | None:
+    """Return how something is to be followed, by two flags; None if neither is given.
+
+    Raises
+    ------
+    ConfigError
+        If both are.
+    """
+    if full and meta:
+        raise ConfigError("--full and --meta exclude each other")
+    return "full" if full else "meta" if meta else None

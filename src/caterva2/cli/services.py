@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from caterva2 import config
 from caterva2.cli.logs import configure_logs
+from caterva2.cli.patterns import mode_of
 from caterva2.cli.running import Make, run_services
 from caterva2.errors import ConfigError
 from caterva2.http.service import Service
@@ -91,6 +92,11 @@ def subscriber(
     url: Url = None,
     state: State = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    follow: Annotated[
+        tuple[str, ...], Parameter(help="Pattern to be followed, as by cat2 follow, also if it comes later.")
+    ] = (),
+    full: Annotated[bool, Parameter(negative="", help="Keep all of what --follow names: a mirror.")] = False,
+    meta: Annotated[bool, Parameter(negative="", help="Keep its metadata only.")] = False,
     republish_to: Annotated[
         str | None, Parameter(help="URL of another group's broker, to announce the roots there.")
     ] = None,
@@ -101,9 +107,11 @@ def subscriber(
     common: Common = DEFAULT,
 ) -> None:
     """Follow the broker, and serve every root from a cache that fills itself."""
-    flags = {"broker": broker, "listen": listen, "url": url, "state": state, "quota_bytes": quota}
+    flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
+    flags |= {"quota_bytes": quota, "token_file": common.token_file}
+    flags |= {"follow": follow or None, "follow_mode": mode_of(full=full, meta=meta)}
     flags |= {"republish_to": republish_to, "republish_url": republish_url}
-    flags |= {"republish_token_file": republish_token_file, "token_file": common.token_file}
+    flags |= {"republish_token_file": republish_token_file}
     _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
 
 

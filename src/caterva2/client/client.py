@@ -180,14 +180,21 @@ class Client(Mapping[str, Any]):
         """
         return protocol.read_info(self._transport.call(protocol.ask_info(path)))
 
-    def url(self, path: str) -> str:
+    def url(self, path: str, etag: str | None = None) -> str:
         """Return the URL of the stored bytes of a dataset. Nothing is asked.
+
+        Parameters
+        ----------
+        path : str
+        etag : str, optional
+            Of the version that it is to name: what is there never changes, and can be kept by any cache; once
+            the version is gone, it is an error. By default the URL is of what is current.
 
         Raises
         ------
         InvalidPath
         """
-        return protocol.dataset_url(self._transport.url, path)
+        return protocol.dataset_url(self._transport.url, path, etag)
 
     def read(self, path: str, key: Any = ...) -> Any:  # Any: as `Array`, `Frame` and `File` take and give
         """Open a dataset and read a part of it, in whatever version it is now.

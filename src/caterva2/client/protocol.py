@@ -112,18 +112,29 @@ def _quoted(path: str) -> str:
     return quote(str(parse_path(path)), safe="/")
 
 
-def _match(etag: str | None) -> dict[str, str]:
-    return {} if etag is None else {"If-Match": f'"{etag}"'}
+def _named(
+    route: str, path: str, etag: str | None, headers: Mapping[str, str], query: str = ""
+) -> tuple[str, dict[str, str]]:
+    """Return the target and the headers of a request that names a version, if there is one to name.
+
+    It is in the URL for caches in between, which tell versions apart by that, and in ``If-Match`` for
+    services that do not look there.
+    """
+    parts = [query] if query else []
+    if etag is None:
+        return "?".join([f"{route}{_quoted(path)}", *parts]), dict(headers)
+    parts.append(f"version={quote(etag, safe='')}")
+    return f"{route}{_quoted(path)}?{'&'.join(parts)}", {**headers, "If-Match": f'"{etag}"'}
 
 
-def dataset_url(base: str, path: str) -> str:
-    """Return the URL of the stored bytes of a dataset.
+def dataset_url(base: str, path: str, etag: str | None = None) -> str:
+    """Return the URL of the stored bytes of a dataset: of one version, or of what is current.
 
     Raises
     ------
     InvalidPath
     """
-    return f"{base}/data/{_quoted(path)}"
+    return base + _named("/data/", path, etag, {})[0]
 
 
 def ask_roots() -> Request:
@@ -218,8 +229,7 @@ def ask_selection(path: str, selection: Selection, etag: str | None) -> Request:
     InvalidPath
     """
     query = urlencode({"slice_": str(selection).replace(" ", "")}, safe=":,") if selection.axes else ""
-    target = f"/api/fetch/{_quoted(path)}" + (f"?{query}" if query else "")
-    return Request("GET", target, {"Accept": NPY, **_match(etag)})
+    return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": NPY}, query))
 
 
 def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
@@ -237,10 +247,10 @@ def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
     InvalidPath
     """
     text = json.dumps(indices, separators=(",", ":"))
-    target, headers = f"/api/fetch/{_quoted(path)}", {"Accept": NPY, **_match(etag)}
     query = urlencode({"indices": text}, safe=":,[]")
     if len(query) <= MAX_QUERY:
-        return Request("GET", f"{target}?{query}", headers)
+        return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": NPY}, query))
+    target, headers = _named("/api/fetch/", path, etag, {"Accept": NPY})
     body = f'{{"indices":{text}}}'.encode()
     return Request("POST", target, headers | {"Content-Type": "application/json"}, body)
 
@@ -252,9 +262,7 @@ def ask_items(path: str, start: int, stop: int, etag: str | None) -> Request:
     ------
     InvalidPath
     """
-    return Request(
-        "GET", f"/api/fetch/{_quoted(path)}?slice_={start}:{stop}", {"Accept": RAW, **_match(etag)}
-    )
+    return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": RAW}, f"slice_={start}:{stop}"))
 
 
 def ask_bytes(path: str, start: int, stop: int, etag: str | None) -> Request:
@@ -264,7 +272,7 @@ def ask_bytes(path: str, start: int, stop: int, etag: str | None) -> Request:
     ------
     InvalidPath
     """
-    return Request("GET", f"/data/{_quoted(path)}", {"Range": f"bytes={start}-{stop - 1}", **_match(etag)})
+    return Request("GET", *_named("/data/", path, etag, {"Range": f"bytes={start}-{stop - 1}"}))
 
 
 def ask_download(path: str, start: int, etag: str) -> Request:
@@ -274,9 +282,7 @@ def ask_download(path: str, start: int, etag: str) -> Request:
     ------
     InvalidPath
     """
-    return Request(
-        "GET", f"/api/download/{_quoted(path)}", {"Range": f"bytes={start}-", "If-Match": f'"{etag}"'}
-    )
+    return Request("GET", *_named("/api/download/", path, etag, {"Range": f"bytes={start}-"}))
 
 
 # -- answers ---------------------------------------------------------------------------------------

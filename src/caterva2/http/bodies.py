@@ -13,7 +13,7 @@ from starlette.types import Send
 
 from caterva2.errors import Unavailable
 from caterva2.http.conditional import honours_range, not_modified
-from caterva2.http.dataset import DataService, headers_of
+from caterva2.http.dataset import DataService, lasting_headers
 from caterva2.http.ranges import ByteRange, Multipart, parse_range
 from caterva2.model.manifest import Head
 
@@ -43,7 +43,7 @@ async def stored_bytes(
     ------
     InvalidRange, Changed, Unavailable, IntegrityError
     """
-    headers = headers_of(service, head) | {"Accept-Ranges": "bytes"}
+    headers = lasting_headers(service, request, head) | {"Accept-Ranges": "bytes"}
     if not_modified(request.headers, head.etag):
         return Response(status_code=304, headers=headers)
     if attach:

@@ -1,16 +1,17 @@
-"""Conditional requests, RFC 9110 section 13: which version the client knows or insists on."""
+"""Which version the client knows or insists on: conditional requests (RFC 9110 section 13), and URLs."""
 
 from __future__ import annotations
 
 import re
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 
 from caterva2.errors import BadRequest
 
-__all__ = ["honours_range", "not_modified", "wanted_etags"]
+__all__ = ["honours_range", "named_version", "not_modified", "wanted_etags"]
 
 _ETAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\Z')
+_NAMED = re.compile(r"[\x21\x23-\x7e]{1,256}")
 _LIST = re.compile(r'(?:[^",]|"[^"]*"|")+')
 
 
@@ -36,6 +37,22 @@ def wanted_etags(headers: Headers) -> list[str] | None:
     if not etags:
         raise BadRequest('If-Match is empty: give an etag in quotes, such as "0123abcd"')
     return etags
+
+
+def named_version(query: QueryParams) -> str | None:
+    """Return the version that the URL names, as ``version=ETAG``; None if it names none.
+
+    Raises
+    ------
+    BadRequest
+        If it is no etag, or named twice.
+    """
+    named = query.getlist("version")
+    if not named:
+        return None
+    if len(named) > 1 or not _NAMED.fullmatch(named[0]):
+        raise BadRequest("version= must name one etag, without quotes, such as version=0123abcd")
+    return named[0]
 
 
 def not_modified(headers: Headers, etag: str) -> bool:

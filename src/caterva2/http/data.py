@@ -14,7 +14,7 @@ from caterva2.errors import BadRequest, NotFound
 from caterva2.http.bodies import stored_bytes
 from caterva2.http.catalogue import iso_time
 from caterva2.http.conditional import not_modified
-from caterva2.http.dataset import DataService, headers_of, on_version
+from caterva2.http.dataset import DataService, headers_of, lasting_headers, on_version
 from caterva2.http.slices import fetch, query_of
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
@@ -56,7 +56,7 @@ def data_routes(service: DataService) -> list[Route]:
         return JSONResponse(body, headers=headers)
 
     async def manifest(request: Request, head: Head) -> Response:
-        headers = headers_of(service, head)
+        headers = lasting_headers(service, request, head)
         if not_modified(request.headers, head.etag):
             return Response(status_code=304, headers=headers)
         numbers = request.query_params.get("pages")
@@ -88,7 +88,7 @@ def data_routes(service: DataService) -> list[Route]:
         text = request.query_params.get("nchunk", "")
         if not re.fullmatch(r"-?[0-9]{1,18}", text):
             raise BadRequest(f"nchunk={text!r} is not the number of a chunk")
-        headers = headers_of(service, head)
+        headers = lasting_headers(service, request, head)
         if not_modified(request.headers, head.etag):
             return Response(status_code=304, headers=headers)
         body = await service.reader.chunk(head, int(text))

@@ -13,17 +13,20 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import Request
 
 from caterva2.errors import Changed, InvalidPath
-from caterva2.http.conditional import wanted_etags
+from caterva2.http.conditional import named_version, wanted_etags
 from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.protocol import Source
 from caterva2.source.slices import Reader
 
-__all__ = ["CHANGED_WAIT_S", "DataService", "headers_of", "on_version", "path_of"]
+__all__ = ["CHANGED_WAIT_S", "DataService", "headers_of", "lasting_headers", "on_version", "path_of"]
 
 CHANGED_WAIT_S = 2.0
 """How long a request that named no version waits for the next one while a file is replaced, in seconds."""
+
+LASTS_S = 365 * 24 * 3600
+"""How long an answer may be kept whose URL names its version, in seconds: there is no other answer to it."""
 
 T = TypeVar("T")
 
@@ -89,8 +92,8 @@ async def on_version(
 ) -> T:
     """Answer a request with one version of a dataset.
 
-    If the client named one (``If-Match``), it is that or an error. If not, and the file is replaced while it
-    is read, `use` is called again with the next version, as soon as that is known.
+    If the client named one (``If-Match``, or ``version`` in the URL), it is that or an error. If not, and the
+    file is replaced while it is read, `use` is called again with the next version, as soon as that is known.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ async def on_version(
         If the version named is gone, or no next one is known within `CHANGED_WAIT_S`.
     """
     path = path_of(request, prefix)
-    insisted = wanted_etags(request.headers)
+    insisted = _insisted(request, path)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + CHANGED_WAIT_S
     while True:
@@ -121,6 +124,17 @@ async def on_version(
             if wanted is not None or left <= 0:
                 raise
             await _next_version(service.catalogue, path, entry, left)
+
+
+def _insisted(request: Request, path: DatasetPath) -> list[str] | None:
+    """Return the versions that the client will have; None if any will do."""
+    named = named_version(request.query_params)
+    etags = wanted_etags(request.headers)
+    if named is None:
+        return etags
+    if etags is not None and named not in etags:
+        raise Changed(str(path), etags[0], named)  # there is no other behind this URL
+    return [named]
 
 
 def _choose(etags: list[str], entry: Entry) -> str:
@@ -159,4 +173,19 @@ def headers_of(service: DataService, head: Head) -> dict[str, str]:
     }
     if not freshness.fresh and math.isfinite(freshness.age_s):
         headers["Age"] = str(int(freshness.age_s))
+    return headers
+
+
+def lasting_headers(service: DataService, request: Request, head: Head) -> dict[str, str]:
+    """Return what `headers_of` does; for a URL that names the version, that the answer can be kept for good.
+
+    Such an answer says nothing of freshness, which changes. Shared caches may keep it (RFC 8246) unless who
+    asked had to say who they are (RFC 9111 section 3.5).
+    """
+    headers = headers_of(service, head)
+    if named_version(request.query_params) is not None:
+        audience = "private" if "authorization" in request.headers else "public"
+        headers["Cache-Control"] = f"{audience}, max-age={LASTS_S}, immutable"
+        headers.pop("X-Caterva2-Freshness")
+        headers.pop("Age", None)
     return headers

@@ -31,6 +31,7 @@ def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[s
 _IF_MATCH = _parameter("If-Match", "header", "The version wanted: its etag in quotes")
 _IF_NONE_MATCH = _parameter("If-None-Match", "header", "Versions that the client has")
 _IF_RANGE = _parameter("If-Range", "header", "Ranges of this version only; else the whole of another")
+_VERSION = _parameter("version", "query", "The version wanted: its etag; the answer can be kept for good")
 _RANGE = _parameter("Range", "header", "Up to 64 byte ranges", example="bytes=0-99,200-299")
 _QUERY = [
     _parameter(
@@ -47,7 +48,7 @@ _OPERATIONS: dict[str, _Operation] = {
         "get",
         {"200": "Metadata", "304": "Known already"},
         "Metadata of a dataset",
-        [_IF_MATCH, _IF_NONE_MATCH],
+        [_VERSION, _IF_MATCH, _IF_NONE_MATCH],
         {"application/json": {"schema": {"type": "object"}}},
     ),
     "/api/manifest/{path}": (
@@ -55,6 +56,7 @@ _OPERATIONS: dict[str, _Operation] = {
         {"200": "MessagePack", "304": "Known already"},
         "The head, or pages, of a version's manifest",
         [
+            _VERSION,
             _IF_MATCH,
             _IF_NONE_MATCH,
             _parameter("pages", "query", "Numbers of pages", example="1,4,7-9"),
@@ -66,28 +68,33 @@ _OPERATIONS: dict[str, _Operation] = {
         "get",
         {"200": "The whole file", "206": "Ranges of it", "304": "Known already"},
         "The stored bytes",
-        [_IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
+        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
         _BYTES,
     ),
     "/api/download/{path}": (
         "get",
         {"200": "The whole file", "206": "Ranges of it", "304": "Known already"},
         "The stored bytes, to be saved under the name of the dataset",
-        [_IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
+        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
         _BYTES,
     ),
     "/api/fetch/{path}": (
         "get",
         {"200": "The slice", "206": "Ranges of the stored bytes", "304": "Known already"},
         "A part of an array, a frame or a file",
-        [_IF_MATCH, _IF_NONE_MATCH, _RANGE, *_QUERY],
+        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, *_QUERY],
         _BYTES | {"application/x-npy": {}, "application/vnd.caterva2.raw": {}},
     ),
     "/api/chunk/{path}": (
         "get",
         {"200": "The chunk", "304": "Known already"},
         "One compressed chunk, as stored",
-        [_IF_MATCH, _IF_NONE_MATCH, _parameter("nchunk", "query", "Number of the chunk", type="integer")],
+        [
+            _VERSION,
+            _IF_MATCH,
+            _IF_NONE_MATCH,
+            _parameter("nchunk", "query", "Number of the chunk", type="integer"),
+        ],
         _BYTES,
     ),
 }
@@ -157,7 +164,7 @@ def _data_paths() -> dict[str, Any]:
         if path.startswith(("/data/", "/api/download/")):
             paths[path]["head"] = operation | {"summary": "The headers of the stored bytes"}
     post = dict(paths["/api/fetch/{path}"]["get"])
-    post["parameters"] = [_PATH, _IF_MATCH, _IF_NONE_MATCH]
+    post["parameters"] = [_PATH, _VERSION, _IF_MATCH, _IF_NONE_MATCH]
     post["requestBody"] = {"content": {"application/json": {"schema": Query.model_json_schema()}}}
     paths["/api/fetch/{path}"]["post"] = post
     return paths

@@ -39,7 +39,7 @@ STATUS: dict[type[errors.Caterva2Error], HTTPStatus] = {
 def problem(
     status: int, slug: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any
 ) -> Response:
-    """Return a problem response.
+    """Return a problem response, which no cache keeps.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ def problem(
         "detail": detail,
         **members,
     }
+    headers = {"Cache-Control": "no-store", **(headers or {})}
     return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
 
 

@@ -21,7 +21,7 @@ from caterva2.frame.encode import CframeFile, cframe_of_array, cframe_of_items, 
 from caterva2.frame.geometry import geometry_of
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
-from caterva2.http.dataset import DataService, headers_of
+from caterva2.http.dataset import DataService, lasting_headers
 from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
 from caterva2.http.spool import Spool
 from caterva2.model.manifest import Head
@@ -40,6 +40,10 @@ LARGE_BYTES = 4 * 1024 * 1024
 
 PART_BYTES = 4 * 1024 * 1024
 """Large frames are made in parts of this size, in bytes, decoded."""
+
+
+VARY = "Accept, Range"
+"""What the answer depends on beside the URL: with a range, it is another one, not a part of the same."""
 
 
 class Query(BaseModel):
@@ -90,16 +94,22 @@ async def fetch(service: DataService, request: Request, head: Head, query: Query
     """
     ranged = request.method == "GET" and "range" in request.headers
     if query == Query() and (ranged or head.kind == "file"):
-        return await stored_bytes(service, request, head)
+        response = await stored_bytes(service, request, head)
+        response.headers["Vary"] = VARY
+        return response
     if not_modified(request.headers, head.etag):
-        return Response(status_code=304, headers=headers_of(service, head))
+        return Response(status_code=304, headers=_headers(service, request, head))
     if head.kind == "array":
         return await _of_array(service, request, head, query)
     if query.indices is not None or query.field is not None:
         raise InvalidSelection(f"{head.path} is a {head.kind}: it has neither dimensions nor fields")
     if head.kind == "frame":
         return await _of_frame(service, request, head, query)
-    return await _of_file(service, head, query)
+    return await _of_file(service, request, head, query)
+
+
+def _headers(service: DataService, request: Request, head: Head) -> dict[str, str]:
+    return lasting_headers(service, request, head) | {"Vary": VARY}
 
 
 async def _of_array(service: DataService, request: Request, head: Head, query: Query) -> Response:
@@ -107,7 +117,7 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     shape = head.shape
     assert shape is not None
     form = slice_form(request.headers.get("accept"))
-    headers = headers_of(service, head) | {"Vary": "Accept"}
+    headers = _headers(service, request, head)
     if query.indices is not None:
         if query.slice_:
             raise BadRequest("give either slice_ or indices")
@@ -249,7 +259,7 @@ async def _of_frame(service: DataService, request: Request, head: Head, query: Q
     items = int(head.meta["nbytes"]) // typesize
     axis = _run_of(head, query, items)
     data = await service.reader.items(head, axis.start, axis.stop)
-    headers = headers_of(service, head) | {"Vary": "Accept"}
+    headers = _headers(service, request, head)
     if slice_form(request.headers.get("accept")) == "raw":
         headers |= _raw_headers((axis.count,), np.dtype(f"V{typesize}"))
         return await _bytes_response(headers, MEDIA_TYPES["raw"], data)
@@ -257,10 +267,10 @@ async def _of_frame(service: DataService, request: Request, head: Head, query: Q
     return await _bytes_response(headers, MEDIA_TYPES["cframe"], body)
 
 
-async def _of_file(service: DataService, head: Head, query: Query) -> Response:
+async def _of_file(service: DataService, request: Request, head: Head, query: Query) -> Response:
     axis = _run_of(head, query, head.size)
     body = stream_of(service, head, axis.start, axis.stop)
-    return await piecewise(body, axis.count, headers_of(service, head), MEDIA_TYPES["cframe"])
+    return await piecewise(body, axis.count, _headers(service, request, head), MEDIA_TYPES["cframe"])
 
 
 def _run_of(head: Head, query: Query, length: int) -> Axis:

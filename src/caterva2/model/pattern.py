@@ -42,8 +42,8 @@ def matches(pattern: str, path: str) -> bool:
     Parameters
     ----------
     pattern : str
-        ``*`` matches any text, ``/`` included, ``?`` one character, ``[ab]`` one of some. A pattern that is a
-        prefix of the path up to a ``/`` names all that is below it.
+        ``*`` matches any text, ``/`` included, and so does ``**``; ``?`` matches one character, ``[ab]`` one
+        of some. A pattern that is a prefix of the path up to a ``/`` names all that is below it.
     path : str
         ``root/dir/name``.
     """

@@ -11,9 +11,9 @@ from caterva2.errors import NotFound, Unavailable
 from caterva2.model.path import DatasetPath
 from caterva2.publisher.store import PublisherStore
 from caterva2.publisher.watch import RootWatcher
-from caterva2.source.local import LocalVersion
+from caterva2.source.local import LocalVersion, Originals
 
-__all__ = ["PublishedOriginals"]
+__all__ = ["OriginalsByRoot", "PublishedOriginals"]
 
 log = structlog.get_logger(__name__)
 
@@ -77,3 +77,49 @@ class PublishedOriginals:
             self._store.save_page(path.root, path.name, etag, number, data)
         except sqlite3.Error as error:
             log.warning("page not kept", dataset=str(path), page=number, reason=str(error))
+
+
+class OriginalsByRoot:
+    """`caterva2.source.local.Originals` that differ from root to root.
+
+    Parameters
+    ----------
+    by_root : mapping of str to Originals
+    """
+
+    def __init__(self, by_root: Mapping[str, Originals]) -> None:
+        self._by_root = by_root
+
+    def _of(self, path: DatasetPath) -> Originals:
+        try:
+            return self._by_root[path.root]
+        except KeyError:
+            raise NotFound(path.root, f"there is no root {path.root!r}") from None
+
+    def version(self, path: DatasetPath) -> LocalVersion:
+        """Return the current version of a dataset; see `Originals.version`."""
+        return self._of(path).version(path)
+
+    def check(self, path: DatasetPath) -> None:
+        """Raise `Unavailable` if its root cannot be reached; see `Originals.check`."""
+        self._of(path).check(path)
+
+    def suspect(self, path: DatasetPath) -> None:
+        """Look at a dataset at once; see `Originals.suspect`."""
+        self._of(path).suspect(path)
+
+    def load_head(self, path: DatasetPath, etag: str) -> bytes | None:
+        """Return an encoded head; see `Originals.load_head`."""
+        return self._of(path).load_head(path, etag)
+
+    def load_page(self, path: DatasetPath, etag: str, number: int) -> bytes | None:
+        """Return an encoded page; see `Originals.load_page`."""
+        return self._of(path).load_page(path, etag, number)
+
+    def save_head(self, path: DatasetPath, etag: str, data: bytes) -> None:
+        """Keep a head; see `Originals.save_head`."""
+        self._of(path).save_head(path, etag, data)
+
+    def save_page(self, path: DatasetPath, etag: str, number: int, data: bytes) -> None:
+        """Keep a page; see `Originals.save_page`."""
+        self._of(path).save_page(path, etag, number, data)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 from caterva2.bus.announcer import OURS, WAITING, Announcer
 from caterva2.bus.connection import Bus, ask_broker
+from caterva2.cache.finished import FinishedCache, cache_in
 from caterva2.config import PublisherSettings
 from caterva2.errors import ConfigError, InvalidPath
 from caterva2.http.app import build_app
@@ -21,9 +23,11 @@ from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server, announced_url
 from caterva2.http.service import Service
+from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath, check_root
 from caterva2.publisher.directory import RootDirectory
-from caterva2.publisher.originals import PublishedOriginals
+from caterva2.publisher.mirrors import MirrorRoot
+from caterva2.publisher.originals import OriginalsByRoot, PublishedOriginals
 from caterva2.publisher.resets import Resets, name_all_anew
 from caterva2.publisher.store import PublisherStore
 from caterva2.publisher.versions import VersionStats
@@ -36,7 +40,7 @@ __all__ = ["PublisherService"]
 
 
 class PublisherService(Service):
-    """Watches directories, announces what is in them, and serves it.
+    """Watches directories, announces what is in them, and serves it; the same for caches of subscribers.
 
     An async context manager: it serves once it is entered, what it knows from last time at once, what is new
     as it is found, whether the broker is there or not. It never writes below the directories.
@@ -45,7 +49,8 @@ class PublisherService(Service):
     ----------
     settings : PublisherSettings
     roots : mapping of str to Path
-        Directories by the name of their root. They may overlap.
+        Directories by the name of their root. They may overlap. For one that is the cache of a subscriber, or
+        its state directory, the root is published that the cache has under that name.
     reset : bool
         Have readers take what is announced as it is, though they have seen later generations.
 
@@ -53,11 +58,11 @@ class PublisherService(Service):
     ------
     ConfigError
         If there is no root, one cannot be named so, or its directory is missing; on entering: if the state
-        directory is unusable.
+        directory is unusable, or a cache has no such root.
     CannotListen
         On entering: the address is in use.
     StateInUse
-        On entering: another process owns the state directory.
+        On entering: another process owns the state directory, or that of a cache.
     """
 
     name = "publisher"
@@ -72,6 +77,7 @@ class PublisherService(Service):
             raise ConfigError("there is nothing to publish: give at least one NAME=DIR")
         self.reset = reset
         self.watchers: dict[str, RootWatcher] = {}
+        self.mirrors: dict[str, MirrorRoot] = {}
         self._announcers: dict[str, Announcer] = {}
         self.version_stats = VersionStats()
         self.watch_stats = WatchStats()
@@ -79,7 +85,11 @@ class PublisherService(Service):
     @property
     def scanned(self) -> bool:
         """Whether all that was in the directories at the start is announced, or cannot be."""
-        return all(watcher.scanned for watcher in self.watchers.values())
+        return all(root.scanned for root in self._published.values())
+
+    @property
+    def _published(self) -> Mapping[str, RootWatcher | MirrorRoot]:
+        return self.watchers | self.mirrors
 
     @property
     def url(self) -> str:
@@ -94,9 +104,12 @@ class PublisherService(Service):
         executor = stack.enter_context(ThreadPoolExecutor(2 * (cpu_count() or 1), "caterva2"))
         # Looking at directories, however large, keeps no request waiting
         scanning = stack.enter_context(ThreadPoolExecutor(1, "caterva2-scan"))
-        self._add_watchers(store, scanning)
+        caches = {root: place for root, directory in self.roots.items() if (place := cache_in(directory))}
+        self._add_watchers(store, scanning, [name for name in self.roots if name not in caches])
+        self._add_mirrors(stack, store, caches)
 
-        self.source = LocalSource(PublishedOriginals(self.watchers, store), executor)
+        directories = dict.fromkeys(self.watchers, PublishedOriginals(self.watchers, store))
+        self.source = LocalSource(OriginalsByRoot({**directories, **self.mirrors}), executor)
         stack.push_async_callback(self.source.close)
         self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
@@ -113,22 +126,27 @@ class PublisherService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
-        for name, watcher in self.watchers.items():
+        for name, root in self._published.items():
             self.catalogue.set_root(name, url=self.url, instance=store.instance)
-            self._spawn(stack, watcher.run())
-        resets = Resets(store, self.catalogue, self.watchers if self.reset else ())
-        for name in self.watchers:
+            self._spawn(stack, root.run())
+        resets = Resets(store, self.catalogue, self._published if self.reset else ())
+        for name in self._published:
             self._spawn(stack, self._announce(name, store.instance, resets))
         self._spawn(stack, server.wait())
 
-    def _add_watchers(self, store: PublisherStore, executor: ThreadPoolExecutor) -> None:
-        for name, directory in self.roots.items():
-            self.catalogue.set_root(name, instance=store.instance)
-            self.catalogue.reset(name, store.reset_at(name))
+    def _add_root(self, store: PublisherStore, name: str) -> None:
+        self.catalogue.set_root(name, instance=store.instance)
+        self.catalogue.reset(name, store.reset_at(name))
+
+    def _add_watchers(
+        self, store: PublisherStore, executor: ThreadPoolExecutor, names: Iterable[str]
+    ) -> None:
+        for name in names:
+            self._add_root(store, name)
             if self.reset:
                 name_all_anew(store, name)
             self.watchers[name] = RootWatcher(
-                RootDirectory(name, str(directory), store, self.version_stats),
+                RootDirectory(name, str(self.roots[name]), store, self.version_stats),
                 self.catalogue,
                 store,
                 executor,
@@ -138,9 +156,27 @@ class PublisherService(Service):
                 stats=self.watch_stats,
             )
 
+    def _add_mirrors(self, stack: AsyncExitStack, store: PublisherStore, caches: Mapping[str, Path]) -> None:
+        """Add the roots that are in caches; of several out of one cache, that is opened once."""
+        if not caches:
+            return
+        checking = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, "caterva2-check"))
+        for place in sorted(set(caches.values())):
+            scratch = self.settings.state / "caches" / digest(bytes(place)).hex()
+            cache = stack.enter_context(FinishedCache(place, scratch))
+            has = cache.newest()
+            for name in sorted(root for root, where in caches.items() if where == place):
+                if name not in has:
+                    there = ", ".join(sorted(has)) or "none"
+                    raise ConfigError(f"cannot publish {name!r}: the cache {place} has other roots ({there})")
+                self._add_root(store, name)
+                self.mirrors[name] = MirrorRoot(
+                    name, cache, has[name], catalogue=self.catalogue, store=store, executor=checking
+                )
+
     async def _announce(self, root: str, instance: str, resets: Resets) -> None:
         """Announce a root while its directory is there."""
-        watcher = self.watchers[root]
+        watcher = self._published[root]
         while True:
             await watcher.online.wait()
             announcer = Announcer(
@@ -189,6 +225,7 @@ class PublisherService(Service):
             "broker": "connected" if self.bus.connected else "unreachable",
             "roots": states,
             "refused": refused,
+            "mirrors": {name: asdict(mirror.counts) for name, mirror in self.mirrors.items()},
         }
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "VersionStats",
     "Versions",
     "Wait",
+    "entry_of",
     "named_anew",
     "quiet_in_s",
 ]
@@ -182,18 +183,22 @@ class Versions:
         path = head.path
         generation = self.next_generation(path.root, path.name, time.time_ns() // 1_000_000)
         named = head.named(_new_etag(head, generation, self.origin), generation)
-        entry = Entry(
-            etag=named.etag,
-            generation=generation,
-            size=named.size,
-            kind=named.kind,
-            mtime=named.mtime_ns / 1e9,
-            shape=named.shape,
-            dtype=named.meta.get("dtype"),
-            error=named.meta.get("error"),
-        )
         self.stats.taken += 1
-        return Taken(Record(key, content, entry), named.encode())
+        return Taken(Record(key, content, entry_of(named)), named.encode())
+
+
+def entry_of(head: Head) -> Entry:
+    """Return what is announced of a version."""
+    return Entry(
+        etag=head.etag,
+        generation=head.generation,
+        size=head.size,
+        kind=head.kind,
+        mtime=head.mtime_ns / 1e9,
+        shape=head.shape,
+        dtype=head.meta.get("dtype"),
+        error=head.meta.get("error"),
+    )
 
 
 def named_anew(record: Record, head: Head, generation: int, origin: str) -> Taken:

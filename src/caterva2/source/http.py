@@ -127,10 +127,10 @@ class HttpSource:
         return [pages[number] for number in numbers]
 
     async def _page_batch(self, head: Head, numbers: Sequence[int], known: Mapping[int, Page]) -> list[Page]:
-        query = f"?pages={_number_ranges(numbers)}"
+        query = [f"pages={_number_ranges(numbers)}"]
         contents = [known[number].content.hex() if number in known else "" for number in numbers]
         if any(contents):
-            query += f"&known={','.join(contents)}"
+            query.append(f"known={','.join(contents)}")
         async with (
             self._upstream.slot(),
             self._upstream.answer(head.path, "/api/manifest/", head.etag, query=query) as response,
@@ -199,7 +199,7 @@ class HttpSource:
         extents = [extent for run in runs for extent in run.extents]
         bad = await self._rejected(head, extents, pieces)
         for again in plan(bad, self._gap_bytes):
-            fetched = await self._upstream.twice(head.path, self._transfer, head, again)
+            fetched = await self._upstream.twice(head.path, self._transfer, head, again, True)
             still_bad = await self._rejected(head, [e for run in again for e in run.extents], fetched)
             if still_bad:
                 extent = still_bad[0]
@@ -227,10 +227,10 @@ class HttpSource:
             )
         return bad
 
-    async def _transfer(self, head: Head, runs: Sequence[Run]) -> dict[int, bytes]:
+    async def _transfer(self, head: Head, runs: Sequence[Run], anew: bool = False) -> dict[int, bytes]:
         async with (
             self._upstream.slot(),
-            self._upstream.answer(head.path, "/data/", head.etag, runs=runs) as response,
+            self._upstream.answer(head.path, "/data/", head.etag, runs=runs, anew=anew) as response,
         ):
             reader: SingleReader | MultipartReader
             if len(runs) == 1:

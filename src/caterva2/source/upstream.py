@@ -148,10 +148,23 @@ class Upstream:
         route: str,
         etag: str | None,
         *,
-        query: str = "",
+        query: Sequence[str] = (),
         runs: Sequence[Run] = (),
+        anew: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, and yield an answer of status 200 or 206 that is of the version asked for.
+
+        Parameters
+        ----------
+        path : DatasetPath
+        route : str
+        etag : str or None
+        query : sequence of str
+            Encoded parameters.
+        runs : sequence of Run
+            The ranges wanted; all by default.
+        anew : bool
+            No cache in between is to answer.
 
         Raises
         ------
@@ -161,9 +174,14 @@ class Upstream:
         headers = dict(self._headers)
         if etag is not None:
             headers["If-Match"] = f'"{etag}"'
+            # in the URL too: for a cache in between, that is what tells versions apart
+            query = [*query, f"version={quote(etag, safe='')}"]
         if runs:
             headers["Range"] = range_header(runs)
-        url = URL(f"{self.name}{route}{quote(str(path), safe='/')}{query}", encoded=True)
+        if anew:
+            headers["Cache-Control"] = "no-cache"
+        target = f"{self.name}{route}{quote(str(path), safe='/')}" + ("?" + "&".join(query) if query else "")
+        url = URL(target, encoded=True)
         await self._breaker.admit()
         try:
             async with AsyncExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import get_args
 import structlog
 
 from caterva2.cache.cached import CachedSource
-from caterva2.errors import Caterva2Error, Changed, NotFound
+from caterva2.errors import Caterva2Error, Changed, ConfigError, InvalidPath, NotFound
 from caterva2.model.catalogue import Catalogue, Entry, Event
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import FollowMode, check_pattern, matches
@@ -50,6 +50,9 @@ class Follower:
         self._store = store
         self._source = source
         self._patterns = _load(store)
+        self._behind: set[DatasetPath] = set()  # wanted in full, and not known to be here in full
+        self._mirrored = True
+        self._at_work = 0
         self._heads = _Waiting()
         self._small = _Waiting()
         self._large = _Waiting()
@@ -59,6 +62,26 @@ class Follower:
     def patterns(self) -> dict[str, FollowMode]:
         """The patterns that are followed, and how."""
         return dict(self._patterns)
+
+    @property
+    def behind(self) -> int:
+        """How many datasets that are wanted in full are not here in full, as far as was looked."""
+        return len(self._behind)
+
+    def begin(self, patterns: Iterable[str], mode: FollowMode) -> None:
+        """Follow patterns, whether there is anything yet that they name; to be called before `run`.
+
+        Raises
+        ------
+        ConfigError
+            If one is no pattern.
+        """
+        try:
+            for pattern in map(check_pattern, patterns):
+                self._store.follow(pattern, mode)
+        except InvalidPath as error:
+            raise ConfigError(f"cannot follow: {error}") from error
+        self._patterns = _load(self._store)
 
     def follow(self, pattern: str, mode: FollowMode = "cached") -> int:
         """Follow what a pattern names, now and later; returns how many datasets that is now.
@@ -110,6 +133,8 @@ class Follower:
     def _on_event(self, event: Event, entry: Entry | None) -> None:
         if event.kind == "online":
             self._heads.add(path for path in self.followed() if path.root == event.path)
+        elif event.kind == "deleted":
+            self._behind.discard(parse_path(event.path))
         elif entry is not None and any(matches(pattern, event.path) for pattern in self._patterns):
             self._heads.add([parse_path(event.path)])
 
@@ -132,7 +157,9 @@ class Follower:
             path = await waiting.next()
             mode = self.mode(path)
             if mode is None:
+                self._behind.discard(path)
                 continue
+            self._at_work += 1
             try:
                 await work(path, mode)
             except (NotFound, Changed) as error:  # we hear of what comes next
@@ -142,8 +169,14 @@ class Follower:
                 root = self._catalogue.roots.get(path.root)
                 if root is not None and root.state != "offline":  # else wanted again once it is online
                     asyncio.get_running_loop().call_later(RETRY_S, self._heads.add, [path])
+            finally:
+                self._at_work -= 1
+            self._note_mirrored()
 
     async def _fetch_head(self, path: DatasetPath, mode: FollowMode) -> None:
+        if mode == "full":
+            self._mirrored = False
+            self._behind.add(path)
         head = await self._source.head(path)
         if mode != "meta":
             waiting = self._small if head.size < LARGE_BYTES else self._large
@@ -152,6 +185,15 @@ class Follower:
     async def _refresh(self, path: DatasetPath, mode: FollowMode) -> None:
         if not await self._source.refresh(path, full=mode == "full"):
             log.warning("followed, but there is no room to keep it", dataset=str(path))
+        elif self._source.state(path).complete or mode != "full":
+            self._behind.discard(path)
+
+    def _note_mirrored(self) -> None:
+        """Say so, when all that is wanted in full has come to be here."""
+        idle = not (self._at_work or self._heads or self._small or self._large)
+        if idle and not self._mirrored and not self._behind:
+            self._mirrored = True
+            log.info("all that is followed in full is here")
 
 
 class _Waiting:
@@ -165,6 +207,9 @@ class _Waiting:
         self._paths.update(dict.fromkeys(paths))
         if self._paths:
             self._there.set()
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
     async def next(self) -> DatasetPath:
         while not self._paths:

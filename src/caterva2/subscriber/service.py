@@ -65,7 +65,8 @@ class SubscriberService(Service):
     Raises
     ------
     StateInUse, ConfigError, CannotListen
-        On entering: another process owns the state directory, it cannot be used, or the address is taken.
+        On entering: another process owns the state directory, it cannot be used, what is to be followed is no
+        pattern, or the address is taken.
     """
 
     name = "subscriber"
@@ -109,7 +110,8 @@ class SubscriberService(Service):
         self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
 
         self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
-        follower = Follower(self.catalogue, store, self.source)
+        self.follower = follower = Follower(self.catalogue, store, self.source)
+        follower.begin(settings.follow, settings.follow_mode)
         self.view = CatalogueView(self.bus, self.catalogue, store.position(), instance=store.instance())
         store.keep(self.catalogue, lambda: self.view.position)
         self._spawn(stack, self._follow_bus())
@@ -185,6 +187,7 @@ class SubscriberService(Service):
             "url": self.url,
             "broker": "connected" if self.bus.connected else "unreachable",
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
+            "behind": self.follower.behind,
             "loops": sorted(self.view.loops),
             **({} if self.tier is None else self.tier.health()),
         }

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, Literal, Self, TypeVar
+
+from caterva2.testing.wire import Wire
 
 __all__ = ["Link", "LinkState", "Network"]
 
 LinkState = Literal["open", "cut", "hung"]
 """``cut``: connections end, and new ones at once; ``hung``: they stay, and nothing comes through any more."""
-
-PIECE_BYTES = 1 << 18
 
 T = TypeVar("T")
 
@@ -37,7 +38,14 @@ class Network:
         self._thread.join()
         self._loop.close()
 
-    def link(self, port: int, rewrite: Callable[[bytes], bytes] | None = None) -> Link:
+    def link(
+        self,
+        port: int,
+        rewrite: Callable[[bytes], bytes] | None = None,
+        *,
+        delay_s: float = 0.0,
+        bytes_per_s: float | None = None,
+    ) -> Link:
         """Return a new link to a port of the loopback interface, open.
 
         Parameters
@@ -47,8 +55,12 @@ class Network:
         rewrite : callable, optional
             Changes what comes from there, piece by piece, but not its length: an address that is to lead
             through another link.
+        delay_s : float
+            How long each byte is under way in either direction, in seconds: half of a round trip.
+        bytes_per_s : float, optional
+            How much goes through in a second in either direction, for all connections together.
         """
-        link = Link(self, port, rewrite)
+        link = Link(self, port, rewrite, (Wire(delay_s, bytes_per_s), Wire(delay_s, bytes_per_s)))
         self._links.append(link)
         return link
 
@@ -72,12 +84,19 @@ class Link:
         What was sent to the target so far.
     """
 
-    def __init__(self, network: Network, target: int, rewrite: Callable[[bytes], bytes] | None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        target: int,
+        rewrite: Callable[[bytes], bytes] | None,
+        wires: tuple[Wire, Wire],
+    ) -> None:
         self.target = target
         self.received_bytes = 0
         self.sent_bytes = 0
         self._network = network
         self._rewrite = rewrite or (lambda piece: piece)
+        self._there, self._back = wires
         self._state: LinkState = "open"
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -135,6 +154,7 @@ class Link:
         await self._flows.wait()
         if self._state == "cut":
             return
+        await asyncio.sleep(self._there.delay_s + self._back.delay_s)  # what opening a connection takes
         there, to = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.add(to)
         try:
@@ -155,12 +175,14 @@ class Link:
             to.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool) -> None:
-        while piece := await reader.read(PIECE_BYTES):
-            await self._flows.wait()
-            if back:
-                self.received_bytes += len(piece)
-                piece = self._rewrite(piece)
-            else:
-                self.sent_bytes += len(piece)
-            writer.write(piece)
-            await writer.drain()
+        wire = self._back if back else self._there
+        async with aclosing(wire.pieces(reader)) as pieces:
+            async for piece in pieces:
+                await self._flows.wait()
+                if back:
+                    self.received_bytes += len(piece)
+                    writer.write(self._rewrite(piece))
+                else:
+                    self.sent_bytes += len(piece)
+                    writer.write(piece)
+                await writer.drain()
