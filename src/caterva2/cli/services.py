@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from caterva2 import config
 from caterva2.cli.logs import configure_logs
+from caterva2.cli.options import BusOptions
 from caterva2.cli.running import Make, run_services
 from caterva2.errors import ConfigError
 from caterva2.http.service import Service
@@ -46,19 +47,18 @@ class Common:
 
 
 DEFAULT = Common()
+NO_BUS = BusOptions()
 
 
 def broker(
     *,
     listen: Listen = None,
     state: State = None,
-    bus: Annotated[
-        tuple[str, ...], Parameter(help="URL of a NATS that runs already, instead of one of our own.")
-    ] = (),
+    bus: BusOptions = NO_BUS,
     common: Common = DEFAULT,
 ) -> None:
     """Run the broker: it knows who publishes what, and tells everybody what changed."""
-    flags = {"listen": listen, "state": state, "bus": bus or None, "token_file": common.token_file}
+    flags = {"listen": listen, "state": state, "token_file": common.token_file, **bus.flags()}
     _run([_broker(config.load(config.BrokerSettings, **flags))], common)
 
 
@@ -74,12 +74,13 @@ def publisher(
     ] = None,
     rescan_s: Annotated[float | None, Parameter(help="Pause between full scans, in seconds.")] = None,
     reset: Reset = False,
+    bus: BusOptions = NO_BUS,
     common: Common = DEFAULT,
 ) -> None:
     """Publish directories as roots. Nothing is ever written below them."""
     flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
     flags |= {"token_file": common.token_file, "settle_s": settle_s}
-    flags |= {"max_settle_s": max_settle_s, "rescan_s": rescan_s}
+    flags |= {"max_settle_s": max_settle_s, "rescan_s": rescan_s, **bus.flags()}
     settings = config.load(config.PublisherSettings, **flags)
     _run([_publisher(settings, parse_roots(roots), reset=reset)], common)
 
@@ -91,11 +92,13 @@ def subscriber(
     url: Url = None,
     state: State = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    bus: BusOptions = NO_BUS,
     common: Common = DEFAULT,
 ) -> None:
     """Follow the broker, and serve every root from a cache that fills itself."""
-    flags = {"broker": broker, "listen": listen, "url": url, "state": state, "quota_bytes": quota}
-    flags |= {"token_file": common.token_file}
+    flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
+    flags |= {"quota_bytes": quota}
+    flags |= {"token_file": common.token_file, **bus.flags()}
     _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
 
 
