@@ -19,7 +19,7 @@ from nats.aio.client import Client
 
 from caterva2.errors import BusError, ConfigError
 
-__all__ = ["Access", "BusClient", "denies", "read_credentials"]
+__all__ = ["Access", "BusClient", "NoTls", "denies", "read_credentials"]
 
 _SEED = re.compile(r"SU[A-Z2-7]{56}")
 _DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"", re.IGNORECASE)
@@ -50,15 +50,15 @@ class Access:
         """Return whether a server that does not speak TLS is refused."""
         return urlsplit(url).scheme == "tls" or self.ca is not None or self.certificate is not None
 
-    def options(self) -> dict[str, Any]:  # Any: what `Client.connect` takes
-        """Return the options of a connection.
+    def options(self, url: str) -> dict[str, Any]:  # Any: what `Client.connect` takes
+        """Return the options of a connection to a server.
 
         Raises
         ------
         ConfigError
             If a file cannot be read, or has something else in it.
         """
-        found: dict[str, Any] = {"tls": self._tls_context()}
+        found: dict[str, Any] = {"tls": self._tls_context()} if self.insists_on_tls(url) else {}
         return found if self.credentials is None else found | read_credentials(self.credentials)
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -107,6 +107,10 @@ def _need_nkeys(path: Path) -> None:
         raise ConfigError(f"to use the keys in {path}, install the extra: pip install 'caterva2[nkeys]'")
 
 
+class NoTls(BusError):
+    """A server does not speak TLS, and is to."""
+
+
 class BusClient(Client):
     """The client of NATS; it insists on TLS where that is wanted, and knows what it was denied.
 
@@ -125,8 +129,8 @@ class BusClient(Client):
 
     def _connect_command(self) -> bytes:
         # The client takes it from the server whether to speak TLS: anybody on the way could say no
-        if self._insists_on_tls and not self._server_info.get("tls_required"):
-            raise BusError("it does not speak TLS, which tls:// and bus_ca ask for")
+        if self._insists_on_tls and not self.speaks_tls:
+            raise NoTls("it does not speak TLS, which tls:// and bus_ca ask for")
         return super()._connect_command()
 
     def take_error(self, error: Exception) -> None:
@@ -136,6 +140,11 @@ class BusClient(Client):
             return
         self._denied.add(found[1].lower())  # as it is told
         log.warning("permission denied on the bus: see cat2 bus check --permissions", subject=found[1])
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether what is sent to the server is encrypted."""
+        return bool(self._server_info.get("tls_required"))
 
     @property
     def denied(self) -> frozenset[str]:

@@ -38,6 +38,7 @@ __all__ = [
     "config_of",
     "ensure",
     "gone_of",
+    "stream_info",
 ]
 
 ROOTS = "C2_ROOTS"
@@ -63,6 +64,9 @@ BUCKETS = (ROOTS, DATA, ALIVE)
 
 REPLICAS = 3
 """On how many servers of a cluster a bucket is kept: one may be lost."""
+
+ASKED = 4
+"""How often a server is asked for a bucket within `REQUEST_S`."""
 
 VERSION_NEEDED = (2, 11)
 """Of nats-server: it has per-message TTL and markers of what expired."""
@@ -287,6 +291,26 @@ def config_of(bucket: str, replicas: int = 1) -> api.StreamConfig:
     )
 
 
+async def stream_info(jetstream: JetStreamContext, bucket: str) -> api.StreamInfo:
+    """Return what the server says of the stream of a bucket.
+
+    Its leader answers. Where there is none, as after the loss of a server, nobody does; so it is asked
+    several times, and whoever is elected meanwhile is heard soon.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such bucket.
+    NatsError, TimeoutError
+    """
+    for _ in range(ASKED - 1):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REQUEST_S / ASKED):
+                return await jetstream.stream_info(f"KV_{bucket}")
+    async with asyncio.timeout(REQUEST_S / ASKED):
+        return await jetstream.stream_info(f"KV_{bucket}")
+
+
 async def ensure(client: Client, replicas: int | None = None) -> None:
     """Make the buckets that are missing. Those that are there stay as they are (an operator's replicas).
 
@@ -317,7 +341,7 @@ async def ensure(client: Client, replicas: int | None = None) -> None:
 
 async def _ensure(jetstream: JetStreamContext, bucket: str, replicas: int | None) -> None:
     try:
-        found = await jetstream.stream_info(f"KV_{bucket}")
+        found = await stream_info(jetstream, bucket)
     except NotFoundError:
         await _make(jetstream, bucket, replicas)
         return

@@ -19,12 +19,21 @@ import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError
 
-from caterva2.bus.access import Access, BusClient
+from caterva2.bus.access import Access, BusClient, NoTls
 from caterva2.bus.buckets import ensure
 from caterva2.config import Token
-from caterva2.errors import BusError, Caterva2Error, Corrupt, Unauthorized, Unavailable
+from caterva2.errors import BusError, Caterva2Error, ConfigError, Corrupt, Unauthorized, Unavailable
 
-__all__ = ["Bus", "BusAddress", "ask_broker", "checkpoint", "close", "connect", "without_secrets"]
+__all__ = [
+    "Bus",
+    "BusAddress",
+    "ask_broker",
+    "checkpoint",
+    "close",
+    "connect",
+    "open_client",
+    "without_secrets",
+]
 
 CONNECT_S = 3.0
 """How long a connection may take to be made, in seconds."""
@@ -160,12 +169,14 @@ async def connect(address: BusAddress, on_closed: Callable[[], None] | None = No
         If none of the servers answers.
     BusError
         If one answers but cannot be used: too old, no JetStream, wrong token.
+    ConfigError
+        If the credentials cannot be read.
     """
     errors = []
     for url in random.sample(address.urls, len(address.urls)):
         try:
             return await _connect(url, address, on_closed)
-        except BusError:
+        except (BusError, ConfigError):
             raise
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             errors.append(f"{without_secrets(url)}: {without_secrets(str(error)) or type(error).__name__}")
@@ -173,8 +184,31 @@ async def connect(address: BusAddress, on_closed: Callable[[], None] | None = No
 
 
 async def _connect(url: str, address: BusAddress, on_closed: Callable[[], None] | None) -> BusClient:
+    client = await open_client(url, address, on_closed)
+    try:
+        await ensure(client, address.replicas)
+    except BaseException:
+        await close(client)
+        raise
+    return client
+
+
+async def open_client(
+    url: str, address: BusAddress, on_closed: Callable[[], None] | None = None
+) -> BusClient:
+    """Connect to one server of a bus, whatever it has.
+
+    Raises
+    ------
+    BusError
+        If it answers but cannot be used.
+    ConfigError
+        If the credentials cannot be read.
+    NatsError, OSError, TimeoutError, ValueError
+        If it does not answer.
+    """
     client = BusClient(tls=address.access.insists_on_tls(url))
-    options = {"token": None if address.token is None else str(address.token), **address.access.options()}
+    options = {"token": None if address.token is None else str(address.token), **address.access.options(url)}
     last_error: Exception | None = None
 
     async def closed() -> None:
@@ -203,7 +237,6 @@ async def _connect(url: str, address: BusAddress, on_closed: Callable[[], None] 
                 max_outstanding_pings=2,
                 pending_size=PENDING_BYTES,
             )
-        await ensure(client, address.replicas)
     except BaseException as error:
         await close(client)
         if (refusal := _refusal(url, address, error)) is not None:
@@ -228,6 +261,8 @@ def _refusal(url: str, address: BusAddress, error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message
         return f"its certificate is not trusted ({reason}): set bus_ca (--bus-ca FILE) to who vouches for it"
+    if isinstance(error, NoTls):
+        return str(error)
     if "tlsv13_alert_certificate_required" in text.lower() or "bad certificate" in text.lower():
         return "it wants a certificate of this service: set bus_certificate and bus_key"
     return None

@@ -18,19 +18,31 @@ def locate(settings: PublisherSettings | SubscriberSettings) -> Callable[[], Awa
     Parameters
     ----------
     settings : PublisherSettings or SubscriberSettings
+
+    Raises
+    ------
+    ConfigError
+        If the credentials cannot be read.
     """
+    access = _access(settings)
 
     async def ask() -> BusAddress:
         if settings.bus:
-            return existing_bus(settings)
+            return BusAddress(settings.bus, access=access, replicas=settings.bus_replicas)
         told = await ask_broker(settings.broker, settings.token)
-        return replace(told, access=_access(settings), replicas=settings.bus_replicas)
+        return replace(told, access=access, replicas=settings.bus_replicas)
 
     return ask
 
 
 def existing_bus(settings: ServiceSettings) -> BusAddress:
-    """Return where the NATS is that the settings name, and how to use it."""
+    """Return where the NATS is that the settings name, and how to use it.
+
+    Raises
+    ------
+    ConfigError
+        If the credentials cannot be read.
+    """
     return BusAddress(settings.bus, access=_access(settings), replicas=settings.bus_replicas)
 
 
@@ -40,4 +52,6 @@ def meeting_place(settings: PublisherSettings | SubscriberSettings) -> str:
 
 
 def _access(settings: ServiceSettings) -> Access:
-    return Access(settings.bus_credentials, settings.bus_ca, settings.bus_certificate, settings.bus_key)
+    access = Access(settings.bus_credentials, settings.bus_ca, settings.bus_certificate, settings.bus_key)
+    access.options("tls://")  # whether they can be read is said at the start, not when a server asks
+    return access
