@@ -147,6 +147,11 @@ class BusClient(Client):
         return bool(self._server_info.get("tls_required"))
 
     @property
+    def wants_certificate(self) -> bool:
+        """Whether the server asks for a certificate of ours."""
+        return bool(self._server_info.get("tls_verify"))
+
+    @property
     def denied(self) -> frozenset[str]:
         """The subjects that this connection may not use, of those that it tried; in lower case."""
         return frozenset(self._denied)

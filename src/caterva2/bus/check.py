@@ -167,7 +167,7 @@ def _check_replicas(check: str, bucket: str, found: api.StreamInfo) -> Finding:
     cluster = found.cluster
     if cluster is None or not cluster.name:
         return Finding(check, True, "on one server")
-    behind = [peer.name for peer in cluster.replicas or () if peer.offline or not peer.current]
+    behind = [str(peer.name) for peer in cluster.replicas or () if peer.offline or not peer.current]
     if replicas < 3:
         return Finding(
             check,
@@ -191,8 +191,9 @@ def _differences(found: api.StreamConfig, wanted: api.StreamConfig) -> list[str]
         "allow_rollup_hdrs",
         "subject_delete_marker_ttl",
     )
-    pairs = [(name, getattr(found, name) or 0, getattr(wanted, name) or 0) for name in names]
-    return [f"{name} is {there!r} in place of {right!r}" for name, there, right in pairs if there != right]
+    there, right = found.as_dict(), wanted.as_dict()
+    pairs = [(name, there.get(name) or None, right.get(name) or None) for name in names]
+    return [f"{name} is {is_} in place of {should}" for name, is_, should in pairs if is_ != should]
 
 
 async def _check_reading(client: BusClient, bucket: str) -> Finding:

@@ -239,7 +239,7 @@ async def open_client(
             )
     except BaseException as error:
         await close(client)
-        if (refusal := _refusal(url, address, error)) is not None:
+        if (refusal := _refusal(url, address, client, error)) is not None:
             raise BusError(f"the nats-server at {without_secrets(url)} cannot be used: {refusal}") from error
         if isinstance(error, NoServersError) and last_error is not None:
             raise last_error from None
@@ -247,7 +247,7 @@ async def open_client(
     return client
 
 
-def _refusal(url: str, address: BusAddress, error: BaseException) -> str | None:
+def _refusal(url: str, address: BusAddress, client: BusClient, error: BaseException) -> str | None:
     """Return why a server that answers cannot be used, and what to do; None if it is not that."""
     text = str(error)
     if "authorization violation" in text.lower():
@@ -263,7 +263,7 @@ def _refusal(url: str, address: BusAddress, error: BaseException) -> str | None:
         return f"its certificate is not trusted ({reason}): set bus_ca (--bus-ca FILE) to who vouches for it"
     if isinstance(error, NoTls):
         return str(error)
-    if "tlsv13_alert_certificate_required" in text.lower() or "bad certificate" in text.lower():
+    if client.wants_certificate and address.access.certificate is None:
         return "it wants a certificate of this service: set bus_certificate and bus_key"
     return None
 

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 from caterva2.bus.server import find_binary
 from caterva2.testing.waiting import wait_until
 
-__all__ = ["NatsCluster", "NatsNode", "TlsFiles", "nats_cluster"]
+__all__ = ["NatsCluster", "NatsNode", "TlsFiles", "leaf_node", "nats_cluster"]
 
 READY_S = 40.0
 """How long a cluster may take to have leaders, in seconds."""
@@ -111,6 +111,10 @@ class NatsNode:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def is_ready(self) -> bool:
+        """Return whether it says so."""
+        return (self.ask("healthz") or {}).get("status") == "ok"
+
     def ask(self, target: str) -> Any:  # Any: JSON
         """Return what its monitoring says; None if it does not answer well."""
         with (
@@ -144,7 +148,7 @@ class NatsCluster:
         """
         for node in self.nodes:
             if node.running:
-                wait_until(lambda node=node: (node.ask("healthz") or {}).get("status") == "ok", READY_S)
+                wait_until(node.is_ready, READY_S)
         if len(self.nodes) > 1:
             wait_until(self.leader, READY_S)
 
@@ -208,7 +212,9 @@ def nats_cluster(
                 f"jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 1GB }}",
                 block,
             ]
-            lines.append(f"leafnodes {{ listen: 127.0.0.1:{node.leaf_port}, {block}\n{leaf_users} }}")
+            # those that a leaf node knows are all: it is told of no others
+            leaves = f"listen: 127.0.0.1:{node.leaf_port}, no_advertise: true, {block}"
+            lines.append(f"leafnodes {{ {leaves}\n{leaf_users} }}")
             if size > 1:
                 listen = f"listen: 127.0.0.1:{node.cluster_port}"
                 lines.append(f"cluster {{ name: c2, {listen}, routes: [{routes}], {block} }}")
@@ -218,6 +224,30 @@ def nats_cluster(
         yield cluster
     finally:
         cluster.stop()
+
+
+@contextmanager
+def leaf_node(directory: Path, hub_urls: list[str], tls: TlsFiles) -> Iterator[NatsNode]:
+    """Run a leaf node without a store of its own: what it is asked for, it asks the cluster for.
+
+    Parameters
+    ----------
+    directory : Path
+    hub_urls : list of str
+        Where the cluster listens for leaf nodes, with user and password.
+    tls : TlsFiles
+        Its ``ca`` vouches for the cluster. Clients of the leaf node need no TLS.
+    """
+    node = NatsNode(directory, "leaf")
+    trust = f"tls {{ ca_file: {json.dumps(str(tls.ca))} }}"
+    remote = f"{{ urls: {json.dumps(hub_urls)}, {trust} }}"
+    node.configure(f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}")
+    node.start()
+    try:
+        wait_until(lambda: (node.ask("leafz") or {}).get("leafnodes"), READY_S)
+        yield node
+    finally:
+        node.stop()
 
 
 def _free_ports(count: int) -> list[int]:
