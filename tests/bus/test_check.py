@@ -55,9 +55,9 @@ async def test_server_that_is_away_is_told_from_one_that_refuses(server):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"storage": api.StorageType.MEMORY}, "storage is memory in place of file"),
+        ({"storage": api.StorageType.MEMORY}, "storage is memory in place of StorageType.FILE"),
         ({"subject_delete_marker_ttl": None}, "subject_delete_marker_ttl"),
-        ({"max_age": 60.0, "duplicate_window": 60.0}, "max_age is 60000000000 in place of None"),
+        ({"max_age": 60.0, "duplicate_window": 60.0}, "max_age is 60.0 in place of None"),
     ],
 )
 async def test_bucket_that_was_made_otherwise_is_found(server, change, said):

@@ -35,6 +35,13 @@ def test_everybody_reads_every_bucket(bucket):
         assert permitted.subscribe == ("_INBOX.>",)
 
 
+def test_users_of_a_leaf_node_are_permitted_what_it_maps_to():
+    subjects = permissions_of("publisher", ["foo"], domain="hub").publish
+    assert {"$JS.hub.API.$KV.C2_DATA.foo.>", "$JS.hub.API.STREAM.INFO.KV_C2_DATA"} < set(subjects)
+    assert not [subject for subject in subjects if subject.startswith(("$KV", "$JS.API"))]
+    assert "$JS.FC.KV_C2_DATA.>" in subjects
+
+
 def test_block_has_no_password():
     block = server_block("caterva2-publisher-foo", permissions_of("publisher", ["foo"]))
     assert re.findall(r"password: (\S+),", block) == ["$CATERVA2_PUBLISHER_FOO_PASSWORD"]

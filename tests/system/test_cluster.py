@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -23,7 +22,7 @@ import urllib3
 from caterva2.bus.buckets import ALIVE, BUCKETS
 from caterva2.bus.permissions import permissions_of, server_block
 from caterva2.frame.write import write_array
-from caterva2.testing.nats_cluster import NatsCluster, NatsNode, TlsFiles, leaf_node, nats_cluster
+from caterva2.testing.nats_cluster import DOMAIN, NatsCluster, NatsNode, TlsFiles, leaf_node, nats_cluster
 from caterva2.testing.network import Network
 from caterva2.testing.waiting import wait_until
 
@@ -33,11 +32,7 @@ KILLS = int(os.environ.get("CATERVA2_KILLS", "0")) or 1
 WINDOW_S = 30.0
 """Elections take up to 10 s; a busy machine takes its time."""
 
-USERS = {
-    "broker": permissions_of("broker"),
-    "publisher": permissions_of("publisher", ["foo"]),
-    "subscriber": permissions_of("subscriber"),
-}
+USERS = ("broker", "publisher", "subscriber")
 
 
 class Group:
@@ -95,9 +90,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     return files
 
 
-def authorization() -> tuple[str, dict[str, str]]:
+def authorization(domain: str | None = None) -> tuple[str, dict[str, str]]:
     """Return the users as `cat2 bus check --permissions` prints them, and the passwords they refer to."""
-    blocks = [server_block(user, permissions) for user, permissions in USERS.items()]
+    permissions = {user: permissions_of(user, ["foo"], domain=domain) for user in USERS}
+    blocks = [server_block(user, permitted) for user, permitted in permissions.items()]
     users = "\n".join(block.removeprefix("authorization { users: [").removesuffix("] }") for block in blocks)
     passwords = {f"{user.upper()}_PASSWORD": f"secret-of-{user}" for user in USERS}
     return f"authorization {{ users: [ {users} ] }}", passwords
@@ -258,18 +254,23 @@ def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber:
 
 
 def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -> None:
-    """Services there reach the leaf node alone; only that one goes out, and what it carries is cut and heals."""
+    """Services there reach the leaf node alone; only that one goes out. Its link is cut, and healed."""
     leaf_users = "authorization { user: site, password: secret-of-the-site }"
     with running(tmp_path, tls, 1, leaf_users=leaf_users) as group, Network() as network:
         hub = group.nats.nodes[0]
         way_out = network.link(hub.leaf_port)
         out = [f"tls://site:secret-of-the-site@127.0.0.1:{way_out.port}"]
-        with leaf_node(tmp_path / "leaf", out, tls) as leaf:
+        users, passwords = authorization(DOMAIN)
+        with leaf_node(tmp_path / "leaf", out, tls, configuration=users, environment=passwords) as leaf:
             group.site.run("bus", "check", "--role", "broker", *group.bus("broker"))
-            inside = ["--bus", f"nats://127.0.0.1:{leaf.port}"]
-            group.start("publisher", "p", f"foo={group.root}", *inside)
+
+            def inside(user: str) -> list[str]:
+                credentials = str(group.credentials(user))
+                return ["--bus", f"nats://127.0.0.1:{leaf.port}", "--bus-credentials", credentials]
+
+            group.start("publisher", "p", f"foo={group.root}", *inside("publisher"))
             urls = [
-                group.start("subscriber", "s1", *inside).url("subscriber"),
+                group.start("subscriber", "s1", *inside("subscriber")).url("subscriber"),
                 group.start("subscriber", "s2", *group.bus("subscriber")).url("subscriber"),
             ]
             for url in urls:
@@ -281,5 +282,5 @@ def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -
             way_out.set_state("open")
             for url in urls:
                 group.wait_all(url)
-            assert json.loads(group.site.run("bus", "check", *inside, "--json").stdout)["ok"]
+            assert group.site.json("bus", "check", *inside("subscriber"))["ok"]
             assert way_out.received_bytes > 0

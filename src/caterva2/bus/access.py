@@ -24,6 +24,8 @@ __all__ = ["Access", "BusClient", "NoTls", "denies", "read_credentials"]
 _SEED = re.compile(r"SU[A-Z2-7]{56}")
 _DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"", re.IGNORECASE)
 
+_API = re.compile(r"^\$js\.[^.]+\.api\.")
+
 log = structlog.get_logger(__name__)
 
 
@@ -136,9 +138,12 @@ class BusClient(Client):
     def take_error(self, error: Exception) -> None:
         """Take in what the server says beside its answers."""
         found = _DENIED.search(str(error))
-        if found is None or found[1].lower() in self._denied:
+        if found is None:
             return
-        self._denied.add(found[1].lower())  # as it is told
+        subject = _without_domain(found[1].lower())  # as it is told
+        if subject in self._denied:
+            return
+        self._denied.add(subject)
         log.warning("permission denied on the bus: see cat2 bus check --permissions", subject=found[1])
 
     @property
@@ -155,6 +160,11 @@ class BusClient(Client):
     def denied(self) -> frozenset[str]:
         """The subjects that this connection may not use, of those that it tried; in lower case."""
         return frozenset(self._denied)
+
+
+def _without_domain(subject: str) -> str:
+    """Return the subject that was used, where a leaf node made another of it."""
+    return _API.sub("" if "api.$kv." in subject else "$js.api.", subject)
 
 
 def denies(client: Client, subject: str) -> bool:

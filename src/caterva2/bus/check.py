@@ -11,7 +11,7 @@ from statistics import median
 
 from nats.errors import Error as NatsError
 from nats.js import api
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from caterva2.bus.access import BusClient, denies
 from caterva2.bus.buckets import (
@@ -191,9 +191,10 @@ def _differences(found: api.StreamConfig, wanted: api.StreamConfig) -> list[str]
         "allow_rollup_hdrs",
         "subject_delete_marker_ttl",
     )
-    there, right = found.as_dict(), wanted.as_dict()
-    pairs = [(name, there.get(name) or None, right.get(name) or None) for name in names]
-    return [f"{name} is {is_} in place of {should}" for name, is_, should in pairs if is_ != should]
+    there, right = ({name: getattr(config, name) or None for name in names} for config in (found, wanted))
+    return [
+        f"{name} is {there[name]} in place of {right[name]}" for name in names if there[name] != right[name]
+    ]
 
 
 async def _check_reading(client: BusClient, bucket: str) -> Finding:
@@ -249,4 +250,6 @@ def _keys(roots: Sequence[str]) -> list[tuple[str, str]]:
 def _why(client: BusClient, subject: str, error: Exception) -> str:
     if denies(client, subject):
         return f"permission denied for {subject}: see --permissions"
+    if isinstance(error, ServiceUnavailableError):
+        return "no JetStream answers: started without -js, or a leaf node that does not pass it on"
     return f"no answer ({error or type(error).__name__}): a cluster may be electing a leader, try again"

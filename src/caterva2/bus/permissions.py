@@ -38,7 +38,9 @@ class Permissions:
     subscribe: tuple[str, ...]
 
 
-def permissions_of(role: Role, roots: Sequence[str] = (), *, republish: bool = False) -> Permissions:
+def permissions_of(
+    role: Role, roots: Sequence[str] = (), *, republish: bool = False, domain: str | None = None
+) -> Permissions:
     """Return the least that a service needs.
 
     Parameters
@@ -50,6 +52,8 @@ def permissions_of(role: Role, roots: Sequence[str] = (), *, republish: bool = F
         The only ones that a publisher may claim and announce; with none, all.
     republish : bool
         Whether a subscriber may announce itself as a further source.
+    domain : str, optional
+        For users of a leaf node: the domain of the cluster, to which it maps what they ask for.
     """
     publish = [subject for bucket in (*BUCKETS, SOURCES) for subject in _reading(bucket)]
     if role == "broker":
@@ -59,7 +63,15 @@ def permissions_of(role: Role, roots: Sequence[str] = (), *, republish: bool = F
         publish += [f"$KV.{bucket}.{key}" for bucket, key in _keys(roots)]
     elif republish:
         publish.append(f"$KV.{SOURCES}.*")
+    if domain is not None:
+        publish = [_mapped(subject, f"$JS.{domain}.API") for subject in publish]
     return Permissions(tuple(publish), ("_INBOX.>",))
+
+
+def _mapped(subject: str, api: str) -> str:
+    if subject.startswith("$KV."):
+        return f"{api}.{subject}"
+    return subject.replace(_API, api, 1)
 
 
 def _reading(bucket: str) -> list[str]:

@@ -40,6 +40,9 @@ def check(
     republish: Annotated[
         bool, Parameter(negative=(), help="With --permissions: a subscriber that others may ask.")
     ] = False,
+    domain: Annotated[
+        str | None, Parameter(help="With --permissions: for a leaf node of a cluster with this domain.")
+    ] = None,
     permissions: Annotated[
         bool, Parameter(negative=(), help="Print what the administrator has to permit, and try nothing.")
     ] = False,
@@ -54,7 +57,7 @@ def check(
         from caterva2.bus.permissions import permissions_of, server_block
 
         user = re.sub("[^A-Za-z0-9]+", "-", "-".join(["caterva2", role, *root]))
-        print(server_block(user, permissions_of(role, root, republish=republish)))
+        print(server_block(user, permissions_of(role, root, republish=republish, domain=domain)))
         return ExitCode.OK
     configure_logs("debug" if debug else "critical")
     flags = {"broker": broker, "token_file": token_file, **bus.flags()}

@@ -22,7 +22,16 @@ from urllib.request import urlopen
 from caterva2.bus.server import find_binary
 from caterva2.testing.waiting import wait_until
 
-__all__ = ["NatsCluster", "NatsNode", "TlsFiles", "leaf_node", "nats_cluster"]
+__all__ = ["DOMAIN", "NatsCluster", "NatsNode", "TlsFiles", "leaf_node", "nats_cluster"]
+
+DOMAIN = "hub"
+"""Names the store of the cluster for leaf nodes."""
+
+LEAF_MAPPINGS = f"""mappings = {{
+    "$JS.API.>": "$JS.{DOMAIN}.API.>"
+    "$KV.>": "$JS.{DOMAIN}.API.$KV.>"
+}}"""
+"""Has a leaf node pass on what is for a store: it keeps what is not addressed to a domain to itself."""
 
 READY_S = 40.0
 """How long a cluster may take to have leaders, in seconds."""
@@ -207,11 +216,8 @@ def nats_cluster(
     block = "" if tls is None else tls.block()
     try:
         for node in nodes:
-            store = json.dumps(str(node.directory / "store"))
-            lines = [
-                f"jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 1GB }}",
-                block,
-            ]
+            store = f"store_dir: {json.dumps(str(node.directory / 'store'))}, domain: {DOMAIN}"
+            lines = [f"jetstream {{ {store}, max_memory_store: 64MB, max_file_store: 1GB }}", block]
             # those that a leaf node knows are all: it is told of no others
             leaves = f"listen: 127.0.0.1:{node.leaf_port}, no_advertise: true, {block}"
             lines.append(f"leafnodes {{ {leaves}\n{leaf_users} }}")
@@ -227,7 +233,14 @@ def nats_cluster(
 
 
 @contextmanager
-def leaf_node(directory: Path, hub_urls: list[str], tls: TlsFiles) -> Iterator[NatsNode]:
+def leaf_node(
+    directory: Path,
+    hub_urls: list[str],
+    tls: TlsFiles,
+    *,
+    configuration: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[NatsNode]:
     """Run a leaf node without a store of its own: what it is asked for, it asks the cluster for.
 
     Parameters
@@ -237,11 +250,16 @@ def leaf_node(directory: Path, hub_urls: list[str], tls: TlsFiles) -> Iterator[N
         Where the cluster listens for leaf nodes, with user and password.
     tls : TlsFiles
         Its ``ca`` vouches for the cluster. Clients of the leaf node need no TLS.
+    configuration : str
+        What stands in its configuration beside: users.
+    environment : mapping of str to str, optional
+        Variables that the configuration refers to.
     """
-    node = NatsNode(directory, "leaf")
+    node = NatsNode(directory, "leaf", environment)
     trust = f"tls {{ ca_file: {json.dumps(str(tls.ca))} }}"
     remote = f"{{ urls: {json.dumps(hub_urls)}, {trust} }}"
-    node.configure(f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}")
+    lines = [f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}", LEAF_MAPPINGS, configuration]
+    node.configure("\n".join(lines))
     node.start()
     try:
         wait_until(lambda: (node.ask("leafz") or {}).get("leafnodes"), READY_S)
