@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from caterva2.config import Address, SubscriberSettings, load, parse_address, parse_size
@@ -134,3 +136,25 @@ def test_addresses(text, address, url, is_loopback):
 def test_what_is_no_address(text):
     with pytest.raises(ConfigError):
         parse_address(text)
+
+
+def test_the_bus_is_shared_by_all_and_may_stand_beside_the_file(file, tmp_path, monkeypatch):
+    file.write_text(
+        'bus = ["tls://n1:4222", "tls://n2:4222"]\nbus_credentials = "bus.creds"\nbus_replicas = 1\n'
+    )
+    settings = load(SubscriberSettings)
+    assert settings.bus == ("tls://n1:4222", "tls://n2:4222")
+    assert settings.bus_credentials == tmp_path / "bus.creds"
+    assert settings.bus_replicas == 1
+    monkeypatch.setenv("CATERVA2_BUS", "nats://n3:4222,nats://user:pass@n4")
+    assert load(SubscriberSettings).bus == ("nats://n3:4222", "nats://user:pass@n4")
+    assert load(SubscriberSettings, bus_ca="ca.pem").bus_ca == Path("ca.pem")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:s3cr3t@n1", "n1:4222", "nats://", "tls://a b", "nats://s3cr3t@n1@n2"]
+)
+def test_what_is_no_bus_is_refused_without_showing_it(file, url):
+    with pytest.raises(ConfigError, match="flag --bus: not the URL") as caught:
+        load(SubscriberSettings, bus=(url,))
+    assert "s3cr3t" not in str(caught.value)

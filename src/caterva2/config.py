@@ -14,7 +14,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from caterva2.errors import ConfigError
@@ -34,7 +35,17 @@ __all__ = [
     "parse_size",
 ]
 
-SHARED = ("broker", "subscriber", "token")
+SHARED = (
+    "broker",
+    "subscriber",
+    "token",
+    "bus",
+    "bus_credentials",
+    "bus_ca",
+    "bus_certificate",
+    "bus_key",
+    "bus_replicas",
+)
 """Fields whose environment variable is ``CATERVA2_<FIELD>`` and that stand at the top of the file."""
 
 TOKENS = ("token", "republish_token")
@@ -97,6 +108,20 @@ class ServiceSettings:
         Directory of what must survive a restart. One service owns it.
     token : Token or None
         Shared by all parts of a group. Without one, services listen on loopback only.
+    bus : tuple of str
+        URLs of an existing NATS, ``nats://`` or ``tls://``. With none a broker starts one of its own, and the
+        others ask the broker.
+    bus_credentials : Path or None
+        What proves to an existing NATS who this is: a ``.creds`` file, or one line with the seed of an nkey,
+        ``user:password``, or a token.
+    bus_ca : Path or None
+        Certificates (PEM) of who vouches for the servers of the bus; by default those that the system knows.
+        With it, a server without TLS is refused.
+    bus_certificate, bus_key : Path or None
+        Certificate of this service for the bus, and its private key (PEM).
+    bus_replicas : int or None
+        On how many servers the buckets are kept that this service makes; by default on three where the bus
+        is a cluster.
     """
 
     section: ClassVar[str]
@@ -104,6 +129,12 @@ class ServiceSettings:
     listen: Address
     state: Path
     token: Token | None = None
+    bus: tuple[str, ...] = field(default=(), repr=False)
+    bus_credentials: Path | None = None
+    bus_ca: Path | None = None
+    bus_certificate: Path | None = None
+    bus_key: Path | None = None
+    bus_replicas: int | None = None
 
     def __post_init__(self) -> None:
         if self.token is None and not self.listen.is_loopback:
@@ -115,19 +146,12 @@ class ServiceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerSettings(ServiceSettings):
-    """Settings of the broker.
-
-    Attributes
-    ----------
-    bus : tuple of str
-        URLs of an existing NATS; empty to start one of our own.
-    """
+    """Settings of the broker."""
 
     section: ClassVar[str] = "broker"
 
     listen: Address = Address("127.0.0.1", 8000)
     state: Path = field(default_factory=lambda: _state("broker"))
-    bus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,8 +315,8 @@ def load(cls: type[Settings], **flags: Any) -> Settings:  # Any: flags are check
         candidates = (
             ("flag --" + name.replace("_", "-"), flags.get(name)),
             ("environment " + variable.upper(), os.environ.get(variable.upper()) or None),
-            (f"{config_file()} [{cls.section}] {name}", file.get(name)),
-            (f"{config_file()} {name}", top.get(name) if name in SHARED else None),
+            (f"{config_file()} [{cls.section}] {name}", _beside_file(file.get(name), hints[name])),
+            (f"{config_file()} {name}", _beside_file(top.get(name), hints[name]) if name in SHARED else None),
         )
         for origin, value in candidates:
             if value is not None:
@@ -318,6 +342,13 @@ def _file_section(name: str, known: set[str]) -> tuple[Mapping[str, Any], Mappin
     return section, document
 
 
+def _beside_file(value: Any, hint: Any) -> Any:
+    """Return a value of the file; of paths that are relative, as they are meant: from its directory."""
+    if _without_none(hint) is Path and isinstance(value, str):
+        return config_file().parent / Path(value).expanduser()
+    return value
+
+
 def _read_token(path: Path) -> Token:
     try:
         token = path.read_text(encoding="utf-8").strip()
@@ -333,7 +364,7 @@ def _token(text: str, origin: str) -> Token:
 
 
 def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
-    wanted = str(hint)
+    hint, wanted = _without_none(hint), str(hint)
     try:
         if name in TOKENS:
             return _token(str(value), origin)
@@ -348,7 +379,8 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(hint))}")
             return value
         if wanted.startswith("tuple"):
-            return tuple(value.split(",")) if isinstance(value, str) else tuple(map(str, value))
+            words = value.split(",") if isinstance(value, str) else map(str, value)
+            return tuple(_check_bus(word, origin) if name == "bus" else word for word in words)
         if hint in (int, float):
             number = hint(value)
             if not 0 < number < float("inf"):
@@ -359,6 +391,21 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
     if name in ("broker", "subscriber", "url", "republish_to", "republish_url"):
         return _check_url(str(value), origin)
     return str(value)
+
+
+def _without_none(hint: Any) -> Any:
+    """Return the type that a value has where there is one."""
+    return next((arg for arg in get_args(hint) if arg is not NoneType), hint) if _is_union(hint) else hint
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType)
+
+
+def _check_bus(url: str, origin: str) -> str:
+    if not re.fullmatch(r"(nats|tls)://([^\s/@]+@)?[^\s/@]+/?", url):  # not shown: it may have a password
+        raise ConfigError(f"{origin}: not the URL of a NATS server, such as tls://n1.example.org:4222")
+    return url
 
 
 def _check_url(url: str, origin: str) -> str:

@@ -14,6 +14,7 @@ import structlog
 from caterva2.broker.routes import broker_router
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, BusAddress, close, connect
+from caterva2.bus.locate import existing_bus
 from caterva2.bus.server import NatsServer
 from caterva2.bus.snapshot import Snapshots
 from caterva2.config import Address, BrokerSettings
@@ -70,7 +71,7 @@ class BrokerService(Service):
         settings = self.settings
         stack.enter_context(StateLock(settings.state))
         if settings.bus:
-            await _probe(BusAddress(settings.bus))
+            await _probe(existing_bus(settings))
         else:
             self.nats = await stack.enter_async_context(NatsServer(settings.state / "bus", self._bus_host()))
         self.bus = await stack.enter_async_context(Bus(self._locate))
@@ -101,12 +102,12 @@ class BrokerService(Service):
         return "127.0.0.1" if host == "localhost" else host
 
     async def _locate(self) -> BusAddress:
-        return BusAddress(self.settings.bus) if self.nats is None else self.nats.address
+        return existing_bus(self.settings) if self.nats is None else self.nats.address
 
     def _bus_at(self, host: str) -> BusAddress:
         """Return where the bus is for somebody who reached us at a host."""
         if self.nats is None:
-            return BusAddress(self.settings.bus)
+            return existing_bus(self.settings)
         if not host or not _is_unspecified(self.settings.listen.host):
             return self.nats.address
         return self.nats.address_at(str(Address(host, 0)).rpartition(":")[0])

@@ -33,6 +33,9 @@ __all__ = ["OURS", "WAITING", "Announcement", "Behind"]
 BEAT_S = 1.5
 """Pause between heartbeats, in seconds."""
 
+ASKED_S = 1.0
+"""How long a heartbeat waits for the answer whose the root is, in seconds."""
+
 NEWS_S = 0.2
 """Least pause before a heartbeat out of turn, when the bus has just become equal to the catalogue."""
 
@@ -338,7 +341,11 @@ class Announcement:
         while True:
             began = loop.time()
             try:
-                await check_claim(client, self._root, self._claim)
+                with contextlib.suppress(
+                    TimeoutError
+                ):  # who cannot be asked cannot give it to another either
+                    async with asyncio.timeout(ASKED_S):
+                        await check_claim(client, self._root, self._claim)
                 if replace(self._claim_of(self._root), reset=self._claim.reset) != self._claim:
                     raise _ClaimChanged
                 while loop.time() < began + BEAT_S:

@@ -19,19 +19,26 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
-from caterva2.errors import BusError
+from caterva2.bus.access import denies
+from caterva2.errors import BusError, Caterva2Error, Unavailable
 
 __all__ = [
     "ALIVE",
     "ALIVE_TTL_S",
+    "BUCKETS",
     "DATA",
     "MARKER_TTL_S",
+    "REPLICAS",
+    "REQUEST_S",
     "ROOTS",
+    "VERSION_NEEDED",
     "Bucket",
     "Gone",
     "Stored",
+    "config_of",
     "ensure",
     "gone_of",
+    "stream_info",
 ]
 
 ROOTS = "C2_ROOTS"
@@ -52,8 +59,24 @@ MARKER_TTL_S = 3600.0
 REQUEST_S = 3.0
 """How long an operation may take."""
 
-_VERSION_NEEDED = (2, 11)
+BUCKETS = (ROOTS, DATA, ALIVE)
+"""All of them."""
+
+REPLICAS = 3
+"""On how many servers of a cluster a bucket is kept: one may be lost."""
+
+ASKED = 4
+"""How often a server is asked for a bucket within `REQUEST_S`."""
+
+VERSION_NEEDED = (2, 11)
+"""Of nats-server: it has per-message TTL and markers of what expired."""
+
+# Error codes of JetStream
 _WRONG_REVISION = (10071, 10164)
+_NO_PEERS = 10005
+_MADE_OTHERWISE = 10058
+_NOT_CLUSTERED = 10074
+_NOT_READY = (10008, 10009)
 
 
 class Gone(Enum):
@@ -118,7 +141,8 @@ class Bucket:
         except NotFoundError:
             return Stored(None, 0)
         except (NatsError, TimeoutError) as error:
-            raise self._failed("read", key, error) from error
+            asked = f"$JS.API.STREAM.MSG.GET.KV_{self._name}"
+            raise self._failed("read", key, error, asked) from error
         gone = gone_of(message.headers)
         return Stored(None if gone else message.data or b"", message.seq or 0, gone)
 
@@ -191,8 +215,10 @@ class Bucket:
             raise self._failed(verb, key, error) from error
         return int(acknowledged.seq)
 
-    def _failed(self, verb: str, key: str, error: Exception) -> BusError:
-        return BusError(f"cannot {verb} {key!r} in {self._name}: {error or type(error).__name__}")
+    def _failed(self, verb: str, key: str, error: Exception, asked: str | None = None) -> BusError:
+        denied = denies(self._client, asked or f"$KV.{self._name}.{key}")
+        reason = "permission denied" if denied else str(error) or type(error).__name__
+        return BusError(f"cannot {verb} {key!r} in {self._name}: {reason}")
 
 
 class _Answers:
@@ -245,7 +271,8 @@ def _revision_of(message: Msg) -> int:
     return int(answer["seq"])
 
 
-def _config(bucket: str) -> api.StreamConfig:
+def config_of(bucket: str, replicas: int = 1) -> api.StreamConfig:
+    """Return how a bucket is made."""
     in_memory = bucket == ALIVE
     return api.StreamConfig(
         name=f"KV_{bucket}",
@@ -258,39 +285,95 @@ def _config(bucket: str) -> api.StreamConfig:
         max_age=ALIVE_TTL_S if in_memory else 0,
         duplicate_window=ALIVE_TTL_S if in_memory else 120,
         max_msgs_per_subject=1,
+        num_replicas=replicas,
         storage=api.StorageType.MEMORY if in_memory else api.StorageType.FILE,
         subject_delete_marker_ttl=ALIVE_TTL_S if in_memory else MARKER_TTL_S,
     )
 
 
-async def ensure(client: Client) -> None:
+async def stream_info(jetstream: JetStreamContext, bucket: str) -> api.StreamInfo:
+    """Return what the server says of the stream of a bucket.
+
+    Its leader answers. Where there is none, as after the loss of a server, nobody does; so it is asked
+    several times, and whoever is elected meanwhile is heard soon.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such bucket.
+    NatsError, TimeoutError
+    """
+    for _ in range(ASKED - 1):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REQUEST_S / ASKED):
+                return await jetstream.stream_info(f"KV_{bucket}")
+    async with asyncio.timeout(REQUEST_S / ASKED):
+        return await jetstream.stream_info(f"KV_{bucket}")
+
+
+async def ensure(client: Client, replicas: int | None = None) -> None:
     """Make the buckets that are missing. Those that are there stay as they are (an operator's replicas).
+
+    Parameters
+    ----------
+    client : Client
+    replicas : int, optional
+        On how many servers a bucket is kept; by default on `REPLICAS` of a cluster, else on the one there is.
 
     Raises
     ------
     BusError
         If the server is too old, has no JetStream, or refuses.
+    Unavailable
+        If it does not answer for now: a cluster that has no leader yet.
     """
     version = client.connected_server_version
-    if (version.major, version.minor) < _VERSION_NEEDED:
-        wanted = ".".join(map(str, _VERSION_NEEDED))
+    if (version.major, version.minor) < VERSION_NEEDED:
+        wanted = ".".join(map(str, VERSION_NEEDED))
         found = f"{version.major}.{version.minor}.{version.patch}"
         raise BusError(f"nats-server {found} is too old: {wanted} or later is needed")
     jetstream = client.jetstream(timeout=REQUEST_S)
     try:
-        for bucket in (ROOTS, DATA, ALIVE):
-            await _ensure(jetstream, bucket)
-    except ServiceUnavailableError as error:
-        raise BusError("nats-server runs without JetStream, or it is not ready: start it with -js") from error
+        await asyncio.gather(*(_ensure(jetstream, bucket, replicas) for bucket in BUCKETS))
     except (NatsError, TimeoutError) as error:
-        raise BusError(f"cannot make the buckets: {error or type(error).__name__}") from error
+        raise _ensure_failed(client, error) from error
 
 
-async def _ensure(jetstream: JetStreamContext, bucket: str) -> None:
+async def _ensure(jetstream: JetStreamContext, bucket: str, replicas: int | None) -> None:
     try:
-        found = await jetstream.stream_info(f"KV_{bucket}")
+        found = await stream_info(jetstream, bucket)
     except NotFoundError:
-        await jetstream.add_stream(_config(bucket))
+        await _make(jetstream, bucket, replicas)
         return
     if not found.config.allow_msg_ttl:
         raise BusError(f"bucket {bucket} was made without per-message TTL: delete it, it will be made again")
+
+
+async def _make(jetstream: JetStreamContext, bucket: str, replicas: int | None) -> None:
+    """Make a bucket; somebody else may do the same, perhaps with another number of replicas."""
+    try:
+        await jetstream.add_stream(config_of(bucket, replicas or REPLICAS))
+    except APIError as error:
+        if error.err_code == _NOT_CLUSTERED and replicas is None:
+            await _make(jetstream, bucket, 1)
+        elif error.err_code != _MADE_OTHERWISE:
+            raise
+
+
+def _ensure_failed(client: Client, error: Exception) -> Caterva2Error:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, ServiceUnavailableError) and error.err_code not in _NOT_READY:
+        return BusError("nats-server runs without JetStream, or it is not ready: start it with -js")
+    if isinstance(error, APIError) and error.err_code == _NO_PEERS:
+        return Unavailable(
+            f"cannot make the buckets: the cluster has no room for {REPLICAS} replicas now. Start its other "
+            f"servers, or set bus_replicas ({error.description})"
+        )
+    if any(denies(client, f"$JS.API.STREAM.CREATE.KV_{bucket}") for bucket in BUCKETS):
+        return BusError(
+            "the buckets are missing, and this user may not make them: run 'cat2 bus check --role broker' "
+            "once, with credentials that may"
+        )
+    if isinstance(error, TimeoutError | ServiceUnavailableError):
+        return Unavailable(f"JetStream does not answer, a cluster may be electing a leader: {reason}")
+    return BusError(f"cannot make the buckets: {reason}")

@@ -13,6 +13,7 @@ import structlog
 from caterva2.bus.buckets import ALIVE, ALIVE_TTL_S, DATA, ROOTS, Gone
 from caterva2.bus.connection import Bus
 from caterva2.bus.keys import parse_data_key, parse_root_key
+from caterva2.bus.leader import Leader
 from caterva2.bus.records import Claim, Heartbeat, decode_entry
 from caterva2.bus.view import Change, Position, View
 from caterva2.errors import Corrupt, InvalidPath
@@ -22,6 +23,9 @@ __all__ = ["CatalogueView"]
 
 TICK_S = 0.25
 """How often clocks are looked at, in seconds."""
+
+SILENT_S = 3.0
+"""Without a heartbeat for this long it is asked whether the bus could take one: two were due, in seconds."""
 
 GRACE_S = 2.0
 """Cut off for less than this, what was known of a root's state stays, in seconds."""
@@ -105,6 +109,7 @@ class CatalogueView:
         follower = _Follower(self._on_entry, self._on_begin, self._on_done)
         self.data = View(bus, DATA, ">", follower, position)
         self.alive = View(bus, ALIVE, ">", _Follower(self._on_alive))
+        self._leader = Leader(bus, ALIVE, self._is_silent)
 
     @property
     def synced(self) -> bool:
@@ -126,8 +131,8 @@ class CatalogueView:
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for view in (self.roots, self.data, self.alive):
-                group.create_task(view.run())
+            for part in (self.roots, self.data, self.alive, self._leader):
+                group.create_task(part.run())
             while True:
                 await asyncio.sleep(TICK_S)
                 self._tick()
@@ -343,7 +348,7 @@ class CatalogueView:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if not (self.synced and self._bus.connected):
+        if not (self.synced and self._bus.connected and self._leader.there):
             self._cut_off_at = self._cut_off_at or now
         elif self._cut_off_at is not None:
             self._cut_off_at, self._back_at = None, now
@@ -361,6 +366,14 @@ class CatalogueView:
                     self._catalogue.set_state(name, "offline")
             elif now - max(self._cut_off_at, presence.beat_at) > GRACE_S:
                 self._catalogue.set_state(name, "unknown")
+
+    def _is_silent(self) -> bool:
+        """Return whether a publisher is about to be taken for gone."""
+        now = time.monotonic()
+        return any(
+            root.state == "online" and now - self._presence(name).beat_at > SILENT_S
+            for name, root in self._catalogue.roots.items()
+        )
 
     def _beats(self, root: Root, presence: _Presence) -> bool:
         return presence.beat is not None and presence.beat.instance == root.instance

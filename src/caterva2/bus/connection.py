@@ -7,25 +7,39 @@ import contextlib
 import json
 import random
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError
 
+from caterva2.bus.access import Access, BusClient, NoTls
 from caterva2.bus.buckets import ensure
 from caterva2.config import Token
-from caterva2.errors import BusError, Caterva2Error, Corrupt, Unauthorized, Unavailable
+from caterva2.errors import BusError, Caterva2Error, ConfigError, Corrupt, Unauthorized, Unavailable
 
-__all__ = ["Bus", "BusAddress", "ask_broker", "checkpoint", "close", "connect", "without_secrets"]
+__all__ = [
+    "Bus",
+    "BusAddress",
+    "ask_broker",
+    "checkpoint",
+    "close",
+    "connect",
+    "open_client",
+    "without_secrets",
+]
 
 CONNECT_S = 3.0
 """How long a connection may take to be made, in seconds."""
+
+CLOSE_S = 0.5
+"""How long a connection may take to be closed, in seconds; one that broke in its TLS handshake never is."""
 
 PING_S = 5
 """Pause between pings; a connection that misses two of them is dead. In seconds."""
@@ -49,10 +63,17 @@ class BusAddress:
     urls : tuple of str
         Servers of one NATS, each of which will do: ``nats://host:port``.
     token : Token or None
+        What a server of the broker asks for.
+    access : Access
+        What is this service's own: it is told to nobody.
+    replicas : int or None
+        On how many servers buckets are kept that are missing, see `caterva2.bus.buckets.ensure`.
     """
 
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = field(repr=False)
     token: Token | None = None
+    access: Access = field(default_factory=Access)
+    replicas: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``/api/bus`` answers."""
@@ -133,7 +154,7 @@ async def ask_broker(
         ) from error
 
 
-async def connect(address: BusAddress, on_closed: Callable[[], None] | None = None) -> Client:
+async def connect(address: BusAddress, on_closed: Callable[[], None] | None = None) -> BusClient:
     """Connect once, to any of the servers of a bus, and make the buckets that are missing.
 
     Parameters
@@ -148,20 +169,46 @@ async def connect(address: BusAddress, on_closed: Callable[[], None] | None = No
         If none of the servers answers.
     BusError
         If one answers but cannot be used: too old, no JetStream, wrong token.
+    ConfigError
+        If the credentials cannot be read.
     """
     errors = []
     for url in random.sample(address.urls, len(address.urls)):
         try:
-            return await _connect(url, address.token, on_closed)
-        except BusError:
+            return await _connect(url, address, on_closed)
+        except (BusError, ConfigError):
             raise
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             errors.append(f"{without_secrets(url)}: {without_secrets(str(error)) or type(error).__name__}")
     raise Unavailable(f"no nats-server answers: {'; '.join(errors)}")
 
 
-async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] | None) -> Client:
-    client = Client()
+async def _connect(url: str, address: BusAddress, on_closed: Callable[[], None] | None) -> BusClient:
+    client = await open_client(url, address, on_closed)
+    try:
+        await ensure(client, address.replicas)
+    except BaseException:
+        await close(client)
+        raise
+    return client
+
+
+async def open_client(
+    url: str, address: BusAddress, on_closed: Callable[[], None] | None = None
+) -> BusClient:
+    """Connect to one server of a bus, whatever it has.
+
+    Raises
+    ------
+    BusError
+        If it answers but cannot be used.
+    ConfigError
+        If the credentials cannot be read.
+    NatsError, OSError, TimeoutError, ValueError
+        If it does not answer.
+    """
+    client = BusClient(tls=address.access.insists_on_tls(url))
+    options = {"token": None if address.token is None else str(address.token), **address.access.options(url)}
     last_error: Exception | None = None
 
     async def closed() -> None:
@@ -172,12 +219,13 @@ async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] 
         nonlocal last_error
         last_error = error
         log.debug("bus error", error=without_secrets(repr(error)))
+        client.take_error(error)
 
     try:
         async with asyncio.timeout(CONNECT_S):
             await client.connect(
                 url,
-                token=None if token is None else str(token),
+                **options,
                 name="caterva2",
                 error_cb=on_error,
                 closed_cb=closed,
@@ -189,15 +237,35 @@ async def _connect(url: str, token: Token | None, on_closed: Callable[[], None] 
                 max_outstanding_pings=2,
                 pending_size=PENDING_BYTES,
             )
-        await ensure(client)
     except BaseException as error:
         await close(client)
-        if "authorization violation" in str(error).lower():
-            raise BusError(f"the nats-server at {without_secrets(url)} refuses the token") from error
+        if (refusal := _refusal(url, address, client, error)) is not None:
+            raise BusError(f"the nats-server at {without_secrets(url)} cannot be used: {refusal}") from error
         if isinstance(error, NoServersError) and last_error is not None:
             raise last_error from None
         raise
     return client
+
+
+def _refusal(url: str, address: BusAddress, client: BusClient, error: BaseException) -> str | None:
+    """Return why a server that answers cannot be used, and what to do; None if it is not that."""
+    text = str(error)
+    if "authorization violation" in text.lower():
+        if address.access.credentials is not None:
+            return f"it refuses the credentials in {address.access.credentials}"
+        if address.token is not None:
+            return "it refuses the token"
+        if urlsplit(url).username is not None:
+            return "it refuses the user in its URL"
+        return "it wants credentials: set bus_credentials (--bus-credentials FILE)"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message
+        return f"its certificate is not trusted ({reason}): set bus_ca (--bus-ca FILE) to who vouches for it"
+    if isinstance(error, NoTls):
+        return str(error)
+    if client.wants_certificate and address.access.certificate is None:
+        return "it wants a certificate of this service: set bus_certificate and bus_key"
+    return None
 
 
 def checkpoint() -> None:
@@ -211,10 +279,11 @@ def checkpoint() -> None:
         raise asyncio.CancelledError
 
 
-async def close(client: Client) -> None:
+async def close(client: BusClient) -> None:
     """Close a connection; one that is broken already as well."""
     with contextlib.suppress(NatsError, OSError, TimeoutError):
-        await client.close()
+        async with asyncio.timeout(CLOSE_S):
+            await client.close()
 
 
 class Bus:
@@ -232,7 +301,7 @@ class Bus:
     def __init__(self, locate: Callable[[], Awaitable[BusAddress]]) -> None:
         self._locate = locate
         self._address: BusAddress | None = None
-        self._client: Client | None = None
+        self._client: BusClient | None = None
         self._changed = asyncio.Condition()
         self._lost = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
@@ -259,7 +328,7 @@ class Bus:
         await self._wait_client()
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Client]:
+    async def session(self) -> AsyncIterator[BusClient]:
         """Wait for a connection and use it, as long as it lasts.
 
         Raises
@@ -280,7 +349,7 @@ class Bus:
         finally:
             self._scopes.discard(scope)
 
-    async def _wait_client(self) -> Client:
+    async def _wait_client(self) -> BusClient:
         async with self._changed:
             await self._changed.wait_for(lambda: self._client is not None)
             assert self._client is not None
@@ -305,7 +374,7 @@ class Bus:
             scope.reschedule(now)
         self._scopes.clear()
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> BusClient:
         pause_s, attempts, had_one = FIRST_PAUSE_S, 0, self._address is not None
         if had_one:
             self.problem = "the connection was lost"

@@ -26,7 +26,7 @@ from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, ensure, gone_of
+from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, ensure, gone_of, stream_info
 from caterva2.bus.connection import Bus, checkpoint
 from caterva2.errors import BusError
 
@@ -144,6 +144,7 @@ class View:
         self, bus: Bus, bucket: str, pattern: str, follower: Follower, position: Position | None = None
     ) -> None:
         self._bus = bus
+        self._bucket = bucket
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
         self._pattern = self._prefix + pattern
@@ -213,7 +214,7 @@ class View:
     async def _follow(self, client: Client) -> None:
         """Follow over one connection, until asked to read all again."""
         jetstream = client.jetstream(timeout=REQUEST_S)
-        state = await jetstream.stream_info(self._stream)
+        state = await stream_info(jetstream, self._bucket)
         epoch, last = str(state.created), state.state.last_seq
         self._inbox.clear()
         subscription = await self._subscribe(client)

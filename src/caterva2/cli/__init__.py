@@ -51,11 +51,15 @@ VERBS: dict[str, Verb] = {
     "broker": Verb("caterva2.cli.services:broker", _SERVE, "Run the broker: who has what, what changed."),
     "publisher": Verb("caterva2.cli.services:publisher", _SERVE, "Publish directories as roots."),
     "subscriber": Verb("caterva2.cli.services:subscriber", _SERVE, "Serve every root, cached."),
+    "bus check": Verb("caterva2.cli.bus:check", _SERVE, "Try out an existing NATS; print permissions."),
     "demo": Verb("caterva2.cli.demo:run", _SERVE, "Run the main job on this machine, with real data."),
 }
 """All verbs, in the order in which they are listed; one of two words belongs to the family of the first."""
 
-FAMILIES: dict[str, str] = {"cache": "Look after the cache: ls, pin, unpin, drop, fsck."}
+FAMILIES: dict[str, str] = {
+    "cache": "Look after the cache: ls, pin, unpin, drop, fsck.",
+    "bus": "Look after the bus: check.",
+}
 """What ``--help`` says of verbs of two words."""
 
 

@@ -43,4 +43,6 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # it says so of each connection to NATS that ends in TLS, since Python 3.11 does not know of the TLS
+    logging.getLogger("asyncio").addFilter(lambda record: "eof_received()" not in record.getMessage())
     logging.getLogger("numexpr").setLevel(logging.WARNING)  # it says how many threads it could use

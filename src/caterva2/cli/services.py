@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from caterva2 import config
 from caterva2.cli.logs import configure_logs
+from caterva2.cli.options import BusOptions
 from caterva2.cli.patterns import mode_of
 from caterva2.cli.running import Make, run_services
 from caterva2.errors import ConfigError
@@ -47,19 +48,18 @@ class Common:
 
 
 DEFAULT = Common()
+NO_BUS = BusOptions()
 
 
 def broker(
     *,
     listen: Listen = None,
     state: State = None,
-    bus: Annotated[
-        tuple[str, ...], Parameter(help="URL of a NATS that runs already, instead of one of our own.")
-    ] = (),
+    bus: BusOptions = NO_BUS,
     common: Common = DEFAULT,
 ) -> None:
     """Run the broker: it knows who publishes what, and tells everybody what changed."""
-    flags = {"listen": listen, "state": state, "bus": bus or None, "token_file": common.token_file}
+    flags = {"listen": listen, "state": state, "token_file": common.token_file, **bus.flags()}
     _run([_broker(config.load(config.BrokerSettings, **flags))], common)
 
 
@@ -75,12 +75,13 @@ def publisher(
     ] = None,
     rescan_s: Annotated[float | None, Parameter(help="Pause between full scans, in seconds.")] = None,
     reset: Reset = False,
+    bus: BusOptions = NO_BUS,
     common: Common = DEFAULT,
 ) -> None:
     """Publish directories as roots. Nothing is ever written below them."""
     flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
     flags |= {"token_file": common.token_file, "settle_s": settle_s}
-    flags |= {"max_settle_s": max_settle_s, "rescan_s": rescan_s}
+    flags |= {"max_settle_s": max_settle_s, "rescan_s": rescan_s, **bus.flags()}
     settings = config.load(config.PublisherSettings, **flags)
     _run([_publisher(settings, parse_roots(roots), reset=reset)], common)
 
@@ -104,6 +105,7 @@ def subscriber(
     republish_token_file: Annotated[
         Path | None, Parameter(help="File that holds the token of that group, where it is another one.")
     ] = None,
+    bus: BusOptions = NO_BUS,
     common: Common = DEFAULT,
 ) -> None:
     """Follow the broker, and serve every root from a cache that fills itself."""
@@ -112,6 +114,7 @@ def subscriber(
     flags |= {"follow": follow or None, "follow_mode": mode_of(full=full, meta=meta)}
     flags |= {"republish_to": republish_to, "republish_url": republish_url}
     flags |= {"republish_token_file": republish_token_file}
+    flags |= bus.flags()
     _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
 
 

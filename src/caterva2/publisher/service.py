@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from caterva2.bus.announcer import OURS, WAITING, Announcer
-from caterva2.bus.connection import Bus, ask_broker
+from caterva2.bus.connection import Bus
+from caterva2.bus.locate import locate, meeting_place
 from caterva2.cache.finished import FinishedCache, cache_in
 from caterva2.config import PublisherSettings
 from caterva2.errors import ConfigError, InvalidPath
@@ -94,7 +95,7 @@ class PublisherService(Service):
     @property
     def url(self) -> str:
         """The address for others."""
-        return self.settings.url or announced_url(self.address, self.settings.broker)
+        return self.settings.url or announced_url(self.address, meeting_place(self.settings))
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
@@ -112,7 +113,7 @@ class PublisherService(Service):
         self.source = LocalSource(OriginalsByRoot({**directories, **self.mirrors}), executor)
         stack.push_async_callback(self.source.close)
         self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
-        self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
+        self.bus = await stack.enter_async_context(Bus(locate(settings)))
         streams = EventStreams(self.catalogue)
         metrics = self._metrics()
         app = build_app(

@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 
 from caterva2.bus.catalogue import CatalogueView
-from caterva2.bus.connection import Bus, ask_broker
+from caterva2.bus.connection import Bus
+from caterva2.bus.locate import locate, meeting_place
 from caterva2.bus.snapshot import ask_snapshot, take_snapshot
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.earlier import CONTENTS_BYTES
@@ -109,7 +110,7 @@ class SubscriberService(Service):
         stack.push_async_callback(self.source.close)
         self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
 
-        self.bus = await stack.enter_async_context(Bus(lambda: ask_broker(settings.broker, settings.token)))
+        self.bus = await stack.enter_async_context(Bus(locate(settings)))
         self.follower = follower = Follower(self.catalogue, store, self.source)
         follower.begin(settings.follow, settings.follow_mode)
         self.view = CatalogueView(self.bus, self.catalogue, store.position(), instance=store.instance())
@@ -145,7 +146,7 @@ class SubscriberService(Service):
             self._spawn(stack, self.tier.run())
 
     async def _follow_bus(self) -> None:
-        if not self.catalogue.roots:
+        if not (self.catalogue.roots or self.settings.bus):
             body = await ask_snapshot(self.settings.broker, self.settings.token)
             if body is not None:
                 await self._begin_with(body)
@@ -195,7 +196,7 @@ class SubscriberService(Service):
     @property
     def url(self) -> str:
         """The address for others."""
-        return self.settings.url or announced_url(self.address, self.settings.broker)
+        return self.settings.url or announced_url(self.address, meeting_place(self.settings))
 
 
 async def _write_roots(catalogue: Catalogue, store: SubscriberStore) -> None:
