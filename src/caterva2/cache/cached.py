@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 
 from caterva2.cache.batches import between, joined
@@ -14,10 +15,11 @@ from caterva2.cache.eviction import ORDINARY
 from caterva2.cache.filling import Filling
 from caterva2.cache.flight import Flights
 from caterva2.cache.fsck import Checked, check_version
+from caterva2.cache.here import Here
 from caterva2.cache.layout import Layout
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
-from caterva2.errors import Changed, IntegrityError, NotFound
+from caterva2.errors import Caterva2Error, Changed, IntegrityError, NotFound
 from caterva2.model.catalogue import Entry
 from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head
@@ -60,6 +62,11 @@ class CachedSource:
     rank : callable
         Returns what a dataset is, asked only while evicting: 0 ordinary, 1 followed (goes after all
         ordinary ones), 2 pinned (never goes).
+
+    Attributes
+    ----------
+    here : Here
+        What is here, for those who want no origin to be asked.
     """
 
     def __init__(
@@ -86,12 +93,14 @@ class CachedSource:
             executor=executor,
             stats=self.stats,
         )
+        self.here = Here(self._store, current, self._fetch_later)
         self._earlier = Earlier(self._store)
         self._layout = Layout(self)
         self._filling = Filling(self._store, self, self._layout, self._earlier)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
         self._extents: Flights[_Key, bytes] = Flights()
+        self._later: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Open the directory. While it cannot be used, everything is passed through.
@@ -105,6 +114,9 @@ class CachedSource:
 
     async def close(self) -> None:
         """End the fetches under way and close all files. What is here stays."""
+        for task in self._later:
+            task.cancel()
+        await asyncio.gather(*self._later, return_exceptions=True)
         for flights in (self._heads, self._pages, self._extents):
             await flights.close()
         await self._earlier.close()
@@ -253,6 +265,17 @@ class CachedSource:
 
         got = await self._extents.get([(version.entry, number) for number in by_number], fetch, concerns)
         return {number: piece for (_, number), piece in got.items()}
+
+    def _fetch_later(self, head: Head, extent: Extent) -> None:
+        """Fetch an extent that nobody waits for; a failure is no matter."""
+
+        async def fetch() -> None:
+            with suppress(Caterva2Error):
+                await self.read(head, [extent])
+
+        task = asyncio.create_task(fetch())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield bytes of a version, one batch read ahead; see `Source.stream`.

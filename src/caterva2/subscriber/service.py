@@ -17,6 +17,7 @@ from caterva2.bus.snapshot import ask_snapshot, take_snapshot
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.earlier import CONTENTS_BYTES
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
+from caterva2.cache.here import Here
 from caterva2.cache.manifests import MANIFEST_BYTES
 from caterva2.cache.pool import MAX_OPEN
 from caterva2.config import SubscriberSettings
@@ -165,6 +166,11 @@ class SubscriberService(Service):
         return metrics
 
     # -- what the routes ask (`caterva2.http.data.DataService`) -------------------------------------
+
+    @property
+    def here(self) -> Here:
+        """What is cached."""
+        return self.source.here
 
     def local_state(self, path: DatasetPath) -> dict[str, Any]:
         """Return what ``/api/info`` says of a dataset beyond what its publisher does."""
