@@ -27,6 +27,7 @@ __all__ = [
     "DATA",
     "MARKER_TTL_S",
     "ROOTS",
+    "SOURCES",
     "Bucket",
     "Gone",
     "Stored",
@@ -43,8 +44,11 @@ DATA = "C2_DATA"
 ALIVE = "C2_ALIVE"
 """Root -> `caterva2.bus.records.Heartbeat`; in memory."""
 
+SOURCES = "C2_SOURCES"
+"""Instance -> `caterva2.bus.records.SourceBeat`; in memory."""
+
 ALIVE_TTL_S = 5.0
-"""Without a heartbeat for this long a publisher is gone."""
+"""Without a heartbeat for this long a publisher, or a further source, is gone."""
 
 MARKER_TTL_S = 3600.0
 """How long a deletion can be seen by those who resume."""
@@ -246,7 +250,7 @@ def _revision_of(message: Msg) -> int:
 
 
 def _config(bucket: str) -> api.StreamConfig:
-    in_memory = bucket == ALIVE
+    in_memory = bucket in (ALIVE, SOURCES)
     return api.StreamConfig(
         name=f"KV_{bucket}",
         subjects=[f"$KV.{bucket}.>"],
@@ -278,7 +282,7 @@ async def ensure(client: Client) -> None:
         raise BusError(f"nats-server {found} is too old: {wanted} or later is needed")
     jetstream = client.jetstream(timeout=REQUEST_S)
     try:
-        for bucket in (ROOTS, DATA, ALIVE):
+        for bucket in (ROOTS, DATA, ALIVE, SOURCES):
             await _ensure(jetstream, bucket)
     except ServiceUnavailableError as error:
         raise BusError("nats-server runs without JetStream, or it is not ready: start it with -js") from error
