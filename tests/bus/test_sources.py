@@ -78,7 +78,7 @@ async def test_what_they_say_changes(source, watch, eventually):
     assert view.of("foo") == []
 
 
-async def test_who_stops_is_gone_at_once_and_who_is_silent_after_a_while(
+async def test_who_stops_is_gone_at_once_who_is_silent_soon(
     source, watch, eventually, bus, clock
 ):
     view, _ = await watch()
@@ -108,8 +108,8 @@ async def test_malformed_ones_are_skipped(source, watch, eventually, bus):
     assert {entry["key"] for entry in logs if "malformed source" in entry["event"]} == {"junk", "other"}
 
 
-async def test_a_bus_that_is_lost_or_loses_its_store_takes_no_source_away(
-    source, watch, eventually, server, bus, clock
+async def test_a_bucket_that_is_lost_takes_no_source_away(
+    source, watch, eventually, bus, clock
 ):
     view, _ = await watch()
     await source("one")
@@ -119,5 +119,5 @@ async def test_a_bus_that_is_lost_or_loses_its_store_takes_no_source_away(
         await jetstream.delete_stream(f"KV_{SOURCES}")
     began = clock()
     seen = []
-    await eventually(lambda: seen.append(bool(view.of("foo"))) or clock() - began > 8, 12)
+    await eventually(lambda: seen.append(bool(view.of("foo"))) or clock() - began > 6)
     assert all(seen), "the bucket was made again, and the source went on"
