@@ -184,6 +184,8 @@ class SubscriberSettings(ServiceSettings):
         Most requests under way to one publisher.
     upstream_timeout_s : float
         How long a publisher may stay silent.
+    republish : tuple of str or None
+        Roots that are announced to others, as from here; ``*`` for all. None where that was not said.
     """
 
     section: ClassVar[str] = "subscriber"
@@ -199,6 +201,7 @@ class SubscriberSettings(ServiceSettings):
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0
+    republish: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +320,8 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(hint))}")
             return value
         if wanted.startswith("tuple"):
-            return tuple(value.split(",")) if isinstance(value, str) else tuple(map(str, value))
+            parts = value.split(",") if isinstance(value, str) else map(str, value)
+            return tuple(part.strip() for part in parts if part.strip())
         if hint in (int, float):
             number = hint(value)
             if not 0 < number < float("inf"):

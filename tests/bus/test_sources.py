@@ -78,9 +78,7 @@ async def test_what_they_say_changes(source, watch, eventually):
     assert view.of("foo") == []
 
 
-async def test_who_stops_is_gone_at_once_who_is_silent_soon(
-    source, watch, eventually, bus, clock
-):
+async def test_who_stops_is_gone_at_once_who_is_silent_soon(source, watch, eventually, bus, clock):
     view, _ = await watch()
     _, stop = await source("one")
     async with bus.session() as client:
@@ -108,9 +106,7 @@ async def test_malformed_ones_are_skipped(source, watch, eventually, bus):
     assert {entry["key"] for entry in logs if "malformed source" in entry["event"]} == {"junk", "other"}
 
 
-async def test_a_bucket_that_is_lost_takes_no_source_away(
-    source, watch, eventually, bus, clock
-):
+async def test_a_bucket_that_is_lost_takes_no_source_away(source, watch, eventually, bus, clock):
     view, _ = await watch()
     await source("one")
     await eventually(lambda: view.of("foo"))

@@ -24,6 +24,12 @@ Url = Annotated[str | None, Parameter(help="Address announced to others: behind 
 Reset = Annotated[
     bool, Parameter(negative=(), help="Have readers take all, even what is older than they saw.")
 ]
+Republish = Annotated[
+    tuple[str, ...] | None,
+    Parameter(
+        negative=(), consume_multiple=True, help="Be a further source for others: of ROOT,… or of all."
+    ),
+]
 Roots = Annotated[str, Parameter(name="ROOTS", help="NAME=DIR …, or NAME DIR.")]
 
 
@@ -91,10 +97,12 @@ def subscriber(
     url: Url = None,
     state: State = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    republish: Republish = None,
     common: Common = DEFAULT,
 ) -> None:
     """Follow the broker, and serve every root from a cache that fills itself."""
     flags = {"broker": broker, "listen": listen, "url": url, "state": state, "quota_bytes": quota}
+    flags |= {"republish": None if republish is None else ",".join(republish) or "*"}
     flags |= {"token_file": common.token_file}
     _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
 

@@ -13,7 +13,9 @@ import structlog
 
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
+from caterva2.bus.records import SourceBeat
 from caterva2.bus.snapshot import ask_snapshot, take_snapshot
+from caterva2.bus.sources import SourceAnnouncer, SourcesView
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.earlier import CONTENTS_BYTES
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
@@ -38,7 +40,9 @@ from caterva2.subscriber.deletions import drop_deleted
 from caterva2.subscriber.follow import Follower
 from caterva2.subscriber.origins import Origins
 from caterva2.subscriber.pins import Pins
+from caterva2.subscriber.republish import Republished
 from caterva2.subscriber.routes import subscriber_router
+from caterva2.subscriber.source_routes import sources_router
 from caterva2.subscriber.store import SubscriberStore
 
 __all__ = ["SubscriberService"]
@@ -91,7 +95,10 @@ class SubscriberService(Service):
                 return PINNED
             return FOLLOWED if follower.follows(path) else ORDINARY
 
-        origins = await stack.enter_async_context(Origins(self.catalogue, settings))
+        def further(root: str) -> list[SourceBeat]:
+            return self.sources.of(root)  # asked while reading: not before all parts are made
+
+        origins = await stack.enter_async_context(Origins(self.catalogue, settings, further))
         self.upstream = origins.stats
         self.source = CachedSource(
             settings.state / "cache",
@@ -111,12 +118,16 @@ class SubscriberService(Service):
         follower = Follower(self.catalogue, store, self.source)
         self.view = CatalogueView(self.bus, self.catalogue, store.position())
         store.keep(self.catalogue, lambda: self.view.position)
+        self.sources = SourcesView(self.bus, store.instance())
         self._spawn(stack, self._follow_bus())
+        self._spawn(stack, self.sources.run())
+        self._spawn(stack, origins.run())
         self._spawn(stack, follower.run())
         self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, drop_deleted(self.catalogue, self.source))
 
         metrics = self._metrics()
+        metrics.add_stats("sources", origins.choices)
         streams = EventStreams(self.catalogue)
         app = build_app(
             title="Caterva2 subscriber",
@@ -125,6 +136,7 @@ class SubscriberService(Service):
                 catalogue_router(self.catalogue, streams),
                 subscriber_router(self.catalogue, follower, self.source),
                 cache_router(self.source, pins),
+                sources_router(self.catalogue, origins),
             ],
             metrics=metrics,
             token=settings.token,
@@ -133,6 +145,15 @@ class SubscriberService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
+        if settings.republish is not None:
+            republished = Republished(
+                self.catalogue,
+                settings.republish,
+                instance=store.instance(),
+                url=lambda: self.url,
+                load=metrics.load,
+            )
+            self._spawn(stack, SourceAnnouncer(self.bus, republished.beat).run())
         self._spawn(stack, server.wait())
 
     async def _follow_bus(self) -> None:

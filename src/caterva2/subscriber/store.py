@@ -1,9 +1,10 @@
-"""What a subscriber must know again after a restart: the catalogue as last seen, the follows and the pins."""
+"""What a subscriber must know again after a restart: its name, the catalogue as last seen, follows, pins."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -19,7 +20,7 @@ from caterva2.model.path import Kind
 
 __all__ = ["SubscriberStore"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE roots (
@@ -51,7 +52,9 @@ CREATE TABLE position (
 );
 """
 
-_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS, 5: _POSITION}
+_META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;"
+
+_UPGRADES = {2: _PINS, 3: _MODES, 4: _RESETS, 5: _POSITION, 6: _META}
 
 
 class SubscriberStore:
@@ -69,7 +72,7 @@ class SubscriberStore:
     """
 
     def __init__(self, file: Path) -> None:
-        schema = _SCHEMA + _PINS + _MODES + _RESETS + _POSITION
+        schema = _SCHEMA + "".join(_UPGRADES.values())
         self._db = open_database(file, schema, SCHEMA_VERSION, _UPGRADES)
         self._catalogue: Catalogue | None = None
         self._position: Callable[[], Position | None] = lambda: None
@@ -82,6 +85,12 @@ class SubscriberStore:
             self._commit_soon.cancel()
         self._commit()
         self._db.close()
+
+    def instance(self) -> str:
+        """Return the random name of this state directory; the same after a restart."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('instance', ?)", (secrets.token_hex(16),))
+        (instance,) = self._db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        return str(instance)
 
     # -- the catalogue ---------------------------------------------------------------------------
 
