@@ -22,6 +22,10 @@ BURST = 10.0
 """For mere slowness so large a share of answers may be asked of a second source, and so many at once."""
 
 
+LOOK_S = 0.1
+"""How often it is looked whether what waits for its turn waits in vain, in seconds."""
+
+
 class Budget:
     """How many more requests may be made for mere slowness."""
 
@@ -62,35 +66,37 @@ class _Attempt:
         self.patience_s = standing.patience_s
         self.hedged = False
         self.stall_s = standing.stall_s
-        self._sent = False
+        self.sent = False
+        self._well = standing.state == "ok"
         self._heard_at = _now()
         self._longest_s = 0.0
         self.task = asyncio.create_task(standing.source.read(head, extents, self._heard))
 
     def _heard(self) -> None:
         now = _now()
-        if self._sent:
+        if self.sent:
             self._longest_s = max(self._longest_s, now - self._heard_at)
-        self._sent, self._heard_at = True, now
+        self.sent, self._heard_at = True, now
 
     @property
     def silent_since(self) -> float:
         """Loop time since which it is silent; for what waits for its turn, the source as a whole."""
-        return self._heard_at if self._sent else max(self._heard_at, self.standing.source.heard_at)
+        return self._heard_at if self.sent else max(self._heard_at, self.standing.source.heard_at)
 
     @property
     def slow_at(self) -> float:
         """Loop time from which another may be asked as well."""
-        return self.silent_since + (self.patience_s if self._sent else self.stall_s)
+        return self.silent_since + self.patience_s if self.sent else self.stalled_at
 
     @property
     def stalled_at(self) -> float:
-        """Loop time from which another is asked in any case."""
-        return self.silent_since + self.stall_s
+        """Loop time from which another is asked in any case: at once for what waits in vain for its turn."""
+        in_vain = not self.sent and self._well and self.standing.state != "ok"
+        return self._heard_at if in_vain else self.silent_since + self.stall_s
 
     def ended(self) -> None:
         """Note how silent it was."""
-        if self._sent:
+        if self.sent:
             self.standing.was_silent(max(self._longest_s, _now() - self._heard_at))
 
 
@@ -162,7 +168,10 @@ class _Race:
         """Wait for an answer, and return it; None if none came and others may be asked now."""
         timeout_s = None
         if self._waiting:
-            timeout_s = max(0.0, max(attempt.slow_at for attempt in self.under_way.values()) - _now())
+            attempts = self.under_way.values()
+            timeout_s = max(0.0, max(attempt.slow_at for attempt in attempts) - _now())
+            if not all(attempt.sent for attempt in attempts):
+                timeout_s = min(timeout_s, LOOK_S)
         done, _ = await asyncio.wait(self.under_way, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             attempt = self.under_way.pop(task)
@@ -209,7 +218,7 @@ class _Race:
         now = _now()
         for attempt in self.under_way.values():
             attempt.ended()
-            if attempt.slow_at <= now:
+            if attempt.sent and attempt.slow_at <= now:
                 attempt.standing.was_beaten(now - attempt.silent_since)
 
     async def close(self) -> None:

@@ -88,11 +88,12 @@ class _Penalty:
     until: float = float("-inf")
     next_s: float = 0.0
 
-    def extend(self, now: float, first_s: float, most_s: float) -> None:
-        if self.until > now:
-            return
+    def extend(self, now: float, first_s: float, most_s: float) -> bool:
+        if self.until > now:  # of several requests that were under way
+            return False
         pause_s = min(self.next_s or first_s, most_s)
         self.until, self.next_s = now + pause_s, 2 * pause_s
+        return True
 
 
 class Standing:
@@ -216,15 +217,12 @@ class Standing:
     def failed(self, error: Caterva2Error, path: str, etag: str) -> None:
         """Conclude from an error."""
         now = _now()
-        if isinstance(error, IntegrityError | Nonsense | WrongVersion):
-            if self.kind == "further":
+        if isinstance(error, IntegrityError | Nonsense | WrongVersion) and self.kind == "further":
+            if self._quarantine.extend(now, QUARANTINE_S, MOST_QUARANTINE_S):
                 self._stats.quarantines += 1
-                self._quarantine.extend(now, QUARANTINE_S, MOST_QUARANTINE_S)
                 left_s = self._quarantine.until - now
                 log.warning("%s is not asked for %.0f s: %s", self.source.name, left_s, error)
-            else:
-                self._down.extend(now, DOWN_S, MOST_DOWN_S)
-        elif isinstance(error, NotCached | Changed | NotFound):
+        elif isinstance(error, NotCached | Changed | NotFound) and not isinstance(error, WrongVersion):
             self._refuse(path, etag, now)
         else:
             self._down.extend(now, DOWN_S, MOST_DOWN_S)
@@ -253,10 +251,13 @@ class Standing:
         """Find out how far it is; return whether it is there."""
         self.probed_at = _now()
         round_trip_s = await self.source.probe()
-        if round_trip_s is None:
-            return False
+        if round_trip_s is not None:
+            self.is_as_far_as(round_trip_s)
+        return round_trip_s is not None
+
+    def is_as_far_as(self, round_trip_s: float) -> None:
+        """Note a round trip, in seconds."""
         self._round_trips.append(round_trip_s)
-        return True
 
     async def close(self) -> None:
         """End what is under way."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -171,13 +172,12 @@ class Upstream:
 
     async def _probe(self) -> None:
         """Return once the host answers anything."""
-        now = asyncio.get_running_loop().time
-        began, self._refused = now(), False
+        began, self._refused = time.perf_counter(), False  # the clock of a loop may count milliseconds
         try:
             async with self._session.get(
                 URL(f"{self.name}/health", encoded=True), headers=self._headers, allow_redirects=False
             ):
-                self._round_trip_s = now() - began
+                self._round_trip_s = time.perf_counter() - began
         except (aiohttp.ClientError, RuntimeError) as error:  # RuntimeError: the session was closed meanwhile
             self._refused = True
             raise ConnectionError(str(error)) from error
