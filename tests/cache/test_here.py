@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from caterva2.errors import Changed, NotCached, NotFound
-from caterva2.model.extents import FIXED_SLOTS
+from caterva2.model.extents import FIXED_SLOTS, Fixed
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
 
@@ -102,3 +102,16 @@ async def test_after_a_restart_what_is_wrong_on_disk_is_not_here(opened, path, m
         await cached.here.require(head, 0, 5 * PAGE)
         with pytest.raises(NotCached):
             await cached.here.require(head, 5 * PAGE, 6 * PAGE)
+
+
+async def test_a_cache_that_is_shared_keeps_the_index_of_what_is_read(opened, origin, array_bytes, until):
+    path = DatasetPath("foo", "a.b2nd")
+    origin.publish(path, array_bytes)
+    async with opened(shared=True) as cached:
+        head = await cached.head(path)
+        some = [extent for extent in await all_extents(cached, head) if extent.number >= FIXED_SLOTS][-4:]
+        await cached.read(head, some)
+        index = head.fixed_extent(Fixed.INDEX)
+        await until(lambda: cached.state(path).cached_bytes == sum(e.size for e in [*some, index]))
+        await cached.here.require(head, some[0].offset, some[0].stop)
+        assert origin.calls["read"] == 2, "what is wanted, and the index"

@@ -146,12 +146,12 @@ class TestChoosing:
 
 
 class TestFailover:
-    @pytest.mark.parametrize("kind", ["503", "500"])
-    async def test_who_fails_is_followed_by_the_next(self, group, read, kind):
+    @pytest.mark.parametrize(("kind", "state"), [("503", "ok"), ("500", "down")])
+    async def test_who_fails_is_followed_by_the_next(self, group, read, kind, state):
         group.further[0].faults.append(Fault(kind, times=100))
         await read()
         assert group.asked == [0, 1, 1]
-        assert group.states == ["ok", "down", "ok"]
+        assert group.states == ["ok", state, "ok"]
         assert group.stats.failovers == 1
         await read()
         assert group.asked == [0, 1, 2]
@@ -238,7 +238,7 @@ class TestFailover:
 
     async def test_when_all_fail_the_origins_reason_counts(self, group, head, extents):
         for server in (group.origin, *group.further):
-            server.faults.append(Fault("503", times=100))
+            server.faults.append(Fault("503" if server is group.origin else "500", times=100))
         with pytest.raises(Unavailable, match="busy") as caught:
             await group.several.read(head, extents[:1])
         assert caught.value.retry_after_s == 7
@@ -280,6 +280,13 @@ class TestWithoutTheOrigin:
                 assert type(caught.value) is Unavailable
         with pytest.raises(Unavailable):
             _ = [piece async for piece in several.stream(head, 0, 10)]
+
+    async def test_who_did_not_have_something_is_asked_for_the_rest(self, group, head, extents):
+        several = group.reader(origin=False, further=1)
+        group.further[0].faults.append(Fault("503"))
+        with pytest.raises(Unavailable):
+            await several.read(head, extents[:1])
+        assert await several.read(head, extents[1:2]), "at once: there is nobody else"
 
     async def test_a_stream_is_the_origins(self, group, head):
         assert b"".join([piece async for piece in group.several.stream(head, 5, 99)]) == DATA[5:99]

@@ -7,7 +7,7 @@ import pytest
 from caterva2.errors import Changed, IntegrityError, NotCached, NotFound, Unauthorized, Unavailable
 from caterva2.source import standing as module
 from caterva2.source.standing import SourcesStats, Standing
-from caterva2.source.upstream import Nonsense, WrongVersion
+from caterva2.source.upstream import Declined, Nonsense, WrongVersion
 from caterva2.testing.waiting import until
 
 WRONG = [IntegrityError("foo/x", "him", 0, 1), Nonsense("junk"), WrongVersion("foo/x", "a", "b")]
@@ -94,7 +94,9 @@ class TestFailures:
         assert further.left_s == 1
 
     @pytest.mark.parametrize(
-        "error", [NotCached("no"), Changed("foo/x", "a"), NotFound("foo/x")], ids=["504", "412", "404"]
+        "error",
+        [NotCached("no"), Declined("busy"), Changed("foo/x", "a"), NotFound("foo/x")],
+        ids=["504", "503", "412", "404"],
     )
     def test_what_it_does_not_have_is_not_asked_of_it_for_a_while(self, further, clock, error):
         for expected_s in (0.5, 1, 2, 4, 8, 16, 30, 30):

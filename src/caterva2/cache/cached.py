@@ -21,7 +21,7 @@ from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
 from caterva2.errors import Caterva2Error, Changed, IntegrityError, NotFound
 from caterva2.model.catalogue import Entry
-from caterva2.model.extents import Extent
+from caterva2.model.extents import Extent, Fixed
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
@@ -62,6 +62,9 @@ class CachedSource:
     rank : callable
         Returns what a dataset is, asked only while evicting: 0 ordinary, 1 followed (goes after all
         ordinary ones), 2 pinned (never goes).
+    shared : bool
+        Others read by ranges through it, also when the origin is gone: of each frame of which anything is
+        kept the index is too, since that says what is at which offset.
 
     Attributes
     ----------
@@ -80,8 +83,10 @@ class CachedSource:
         min_free_bytes: int = 0,
         durable: bool = False,
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
+        shared: bool = False,
     ) -> None:
         self.stats = CacheStats()
+        self._shared = shared
         self._current = current
         self._origin = origin
         self._store = Store(
@@ -93,14 +98,14 @@ class CachedSource:
             executor=executor,
             stats=self.stats,
         )
-        self.here = Here(self._store, current, self._fetch_later)
+        self.here = Here(self._store, current, self._fetch_index_later)
         self._earlier = Earlier(self._store)
         self._layout = Layout(self)
         self._filling = Filling(self._store, self, self._layout, self._earlier)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
         self._extents: Flights[_Key, bytes] = Flights()
-        self._later: set[asyncio.Task[None]] = set()
+        self._later: dict[_Key, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
         """Open the directory. While it cannot be used, everything is passed through.
@@ -114,9 +119,10 @@ class CachedSource:
 
     async def close(self) -> None:
         """End the fetches under way and close all files. What is here stays."""
-        for task in self._later:
+        later = list(self._later.values())
+        for task in later:
             task.cancel()
-        await asyncio.gather(*self._later, return_exceptions=True)
+        await asyncio.gather(*later, return_exceptions=True)
         for flights in (self._heads, self._pages, self._extents):
             await flights.close()
         await self._earlier.close()
@@ -256,7 +262,9 @@ class CachedSource:
                 missing = [extent for extent in wanted if extent.number not in pieces]
                 if missing:
                     got = await self._origin(head.path).read(head, missing)
-                    await self._store.write(version, list(zip(missing, got, strict=True)))
+                    kept = await self._store.write(version, list(zip(missing, got, strict=True)))
+                    if kept and self._shared:
+                        self._fetch_index_later(head, version)
                     pieces |= {extent.number: piece for extent, piece in zip(missing, got, strict=True)}
                 return {key: pieces[key[1]] for key in keys}
 
@@ -266,16 +274,19 @@ class CachedSource:
         got = await self._extents.get([(version.entry, number) for number in by_number], fetch, concerns)
         return {number: piece for (_, number), piece in got.items()}
 
-    def _fetch_later(self, head: Head, extent: Extent) -> None:
-        """Fetch an extent that nobody waits for; a failure is no matter."""
+    def _fetch_index_later(self, head: Head, version: Version) -> None:
+        """Fetch the index of a frame, if it is not here, for those who come; a failure is no matter."""
+        index = head.fixed_extent(Fixed.INDEX)
+        key = version.entry, Fixed.INDEX
+        if index is None or key in self._later or not self._store.unverified(version, [index]):
+            return
 
         async def fetch() -> None:
             with suppress(Caterva2Error):
-                await self.read(head, [extent])
+                await self.read(head, [index])
 
-        task = asyncio.create_task(fetch())
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        self._later[key] = task = asyncio.create_task(fetch())
+        task.add_done_callback(lambda _task: self._later.pop(key, None))
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield bytes of a version, one batch read ahead; see `Source.stream`.

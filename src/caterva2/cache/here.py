@@ -12,7 +12,7 @@ from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.errors import Changed, NotCached
 from caterva2.model.catalogue import Entry
-from caterva2.model.extents import Extent, Fixed
+from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
@@ -34,20 +34,20 @@ class Here:
     store : Store
     current : callable
         Returns the current version of a dataset from memory; raises `NotFound`.
-    fetch_later : callable
-        Is told of an extent without which nobody knows what is here, and that is not: the index of a frame
-        says what is at which offset.
+    fetch_index_later : callable
+        Is told of a version of which not all that is wanted is here: perhaps its index alone is missing,
+        which says what is at which offset.
     """
 
     def __init__(
         self,
         store: Store,
         current: Callable[[DatasetPath], Entry],
-        fetch_later: Callable[[Head, Extent], None],
+        fetch_index_later: Callable[[Head, Version], None],
     ) -> None:
         self._store = store
         self._current = current
-        self._fetch_later = fetch_later
+        self._fetch_index_later = fetch_index_later
         self._layout = Layout(self)
 
     async def head(self, path: DatasetPath, etag: str | None = None) -> Head:
@@ -131,9 +131,7 @@ class Here:
         try:
             await self._require(head, version, start, stop)
         except NotCached:
-            index = head.fixed_extent(Fixed.INDEX)
-            if index is not None and self._store.unverified(version, [index]):
-                self._fetch_later(head, index)
+            self._fetch_index_later(head, version)
             raise
 
     async def _require(self, head: Head, version: Version, start: int, stop: int) -> None:

@@ -6,6 +6,7 @@ What is current, and the digests that all data is checked against, are the origi
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from caterva2.errors import Caterva2Error, Unavailable
@@ -28,17 +29,17 @@ T = TypeVar("T")
 def in_order(candidates: Sequence[Standing], path: str, etag: str) -> list[Standing]:
     """Return the sources to ask for a version, the best first.
 
-    Left out are further sources that sent what is wrong a moment ago, and those that do not have it. Who
-    failed, or hangs, is last.
+    Left out are further sources that sent what is wrong a moment ago and, while the origin is well, those
+    that did not have all that was wanted of that version. Who failed, or hangs, is last.
     """
-
-    def rank(standing: Standing) -> tuple[bool, float]:
-        return standing.last, standing.cost_s + (NOISE_S if standing.kind == "origin" else 0.0)
-
-    def able(standing: Standing) -> bool:
-        return standing.state != "quarantined" and not standing.lacks(path, etag)
-
-    return sorted((one for one in candidates if one.kind == "origin" or able(one)), key=rank)
+    spare = any(one.kind == "origin" and not one.last for one in candidates)
+    ranked = []
+    for one in candidates:
+        lacks = one.lacks(path, etag)
+        if one.state != "quarantined" and not (spare and lacks):
+            cost_s = one.cost_s + (NOISE_S if one.kind == "origin" else 0.0)
+            ranked.append(((lacks or one.last, cost_s), one))
+    return [one for _, one in sorted(ranked, key=itemgetter(0))]
 
 
 class SeveralSources:

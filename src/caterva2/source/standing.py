@@ -10,7 +10,7 @@ from typing import Literal
 
 from caterva2.errors import Caterva2Error, Changed, IntegrityError, NotCached, NotFound
 from caterva2.source.http import HttpSource
-from caterva2.source.upstream import Nonsense, WrongVersion
+from caterva2.source.upstream import Declined, Nonsense, WrongVersion
 
 __all__ = ["Kind", "SourceState", "SourcesStats", "Standing"]
 
@@ -222,7 +222,7 @@ class Standing:
                 self._stats.quarantines += 1
                 left_s = self._quarantine.until - now
                 log.warning("%s is not asked for %.0f s: %s", self.source.name, left_s, error)
-        elif isinstance(error, NotCached | Changed | NotFound) and not isinstance(error, WrongVersion):
+        elif isinstance(error, NotCached | Declined | Changed | NotFound) and self.kind == "further":
             self._refuse(path, etag, now)
         else:
             self._down.extend(now, DOWN_S, MOST_DOWN_S)

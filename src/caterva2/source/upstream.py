@@ -26,7 +26,16 @@ from caterva2.model.path import DatasetPath
 from caterva2.source.breaker import Breaker
 from caterva2.source.byteranges import BadAnswer, Run, range_header
 
-__all__ = ["Condition", "Nonsense", "PartStats", "Upstream", "UpstreamStats", "WrongVersion", "etag_of"]
+__all__ = [
+    "Condition",
+    "Declined",
+    "Nonsense",
+    "PartStats",
+    "Upstream",
+    "UpstreamStats",
+    "WrongVersion",
+    "etag_of",
+]
 
 METADATA_BYTES = 64 * 1024 * 1024
 """Most that is read of a head or of a batch of pages, in bytes."""
@@ -99,6 +108,10 @@ class PartStats(UpstreamStats):
         """Add to one of the numbers, here and of the whole."""
         super().count(name, by)
         self._whole.count(name, by)
+
+
+class Declined(Unavailable):
+    """A host answered that it cannot give this now (503); it may give something else."""
 
 
 class Nonsense(Unavailable):
@@ -308,7 +321,8 @@ class Upstream:
                 self.stats.count("errors")
                 after = response.headers.get("Retry-After", "")
                 retry_after_s = float(after) if after.isascii() and after.isdigit() else 2.0
-                return Unavailable(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
+                kind = Declined if status == 503 else Unavailable
+                return kind(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
 
     async def twice(
         self, path: DatasetPath, attempt: Callable[..., Awaitable[T]], *args: Any

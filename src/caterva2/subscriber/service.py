@@ -109,6 +109,7 @@ class SubscriberService(Service):
             durable=settings.durability == "power",
             rank=rank,
             executor=executor,
+            shared=settings.republish is not None,
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
