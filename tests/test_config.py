@@ -100,3 +100,12 @@ def test_addresses(text, address, url, is_loopback):
 def test_what_is_no_address(text):
     with pytest.raises(ConfigError):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "want"), [("*", ("*",)), ("foo, bar", ("foo", "bar")), (None, None), ("foo", ("foo",))]
+)
+def test_republish(monkeypatch, given, want):
+    if given is not None:
+        monkeypatch.setenv("CATERVA2_SUBSCRIBER_REPUBLISH", given)
+    assert load(SubscriberSettings).republish == want

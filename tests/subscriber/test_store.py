@@ -179,7 +179,8 @@ def test_follows_of_the_first_release_are_kept(tmp_path) -> None:
     store.close()
     with sqlite3.connect(tmp_path / "db") as older:
         older.executescript(
-            "DROP TABLE pins; DROP TABLE deleted; DROP TABLE position;ALTER TABLE roots DROP COLUMN reset_at;"
+            "DROP TABLE pins; DROP TABLE deleted; DROP TABLE position; DROP TABLE meta;"
+            "ALTER TABLE roots DROP COLUMN reset_at;"
         )
         older.execute("ALTER TABLE follows DROP COLUMN mode")
         older.execute("PRAGMA user_version = 1")
@@ -216,3 +217,17 @@ async def test_a_position_is_known_again_and_forgotten_with_the_first_change_tha
     await asyncio.sleep(0)
     assert store.position() is None
     store.close()
+
+
+def test_a_state_directory_keeps_its_name(tmp_path) -> None:
+    store = SubscriberStore(tmp_path / "db")
+    name = store.instance()
+    assert len(name) == 32
+    assert store.instance() == name
+    store.close()
+    again = SubscriberStore(tmp_path / "db")
+    assert again.instance() == name
+    again.close()
+    other = SubscriberStore(tmp_path / "other")
+    assert other.instance() != name
+    other.close()

@@ -32,6 +32,11 @@ RIGHT = frozenset(
         "dropped",
         "unreadable",
         "corrected",
+        "rtt",
+        "load",
+        "requests",
+        "rejected",
+        "hedged",
     }
 )
 """Columns of numbers."""
