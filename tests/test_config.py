@@ -158,3 +158,12 @@ def test_what_is_no_bus_is_refused_without_showing_it(file, url):
     with pytest.raises(ConfigError, match="flag --bus: not the URL") as caught:
         load(SubscriberSettings, bus=(url,))
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "want"), [("*", ("*",)), ("foo, bar", ("foo", "bar")), (None, None), ("foo", ("foo",))]
+)
+def test_republish(monkeypatch, given, want):
+    if given is not None:
+        monkeypatch.setenv("CATERVA2_SUBSCRIBER_REPUBLISH", given)
+    assert load(SubscriberSettings).republish == want

@@ -379,7 +379,8 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(hint))}")
             return value
         if wanted.startswith("tuple"):
-            words = value.split(",") if isinstance(value, str) else map(str, value)
+            parts = value.split(",") if isinstance(value, str) else map(str, value)
+            words = [part.strip() for part in parts if part.strip()]
             return tuple(_check_bus(word, origin) if name == "bus" else word for word in words)
         if hint in (int, float):
             number = hint(value)

@@ -11,6 +11,7 @@
     │   └── TooLarge                        the answer would pass the size limit
     ├── Changed                             that version is no longer what is published
     ├── Unavailable (ConnectionError)       whoever has it cannot be reached now
+    │   └── NotCached                       it is not here, and nobody else was to be asked (HTTP 504)
     ├── Unauthorized (PermissionError)      the token is missing or wrong
     ├── Unsupported (NotImplementedError)   the data is fine, we cannot decode it
     ├── Corrupt (ValueError)                the bytes are not what their format says
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidPath",
     "InvalidRange",
     "InvalidSelection",
+    "NotCached",
     "NotFound",
     "StateInUse",
     "TooLarge",
@@ -162,6 +164,12 @@ class Unavailable(Caterva2Error, ConnectionError):
     def __init__(self, message: str, retry_after_s: float = 2.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotCached(Unavailable):
+    """It is not here, and nobody else was to be asked for it (``Cache-Control: only-if-cached``)."""
+
+    slug = "not-cached"
 
 
 class Unauthorized(Caterva2Error, PermissionError):

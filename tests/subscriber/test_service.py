@@ -210,3 +210,28 @@ async def test_what_is_followed_stays_longer(tmp_path, root) -> None:
                 await client.request(f"/api/download/foo/{name}.bin")
             complete = [(await client.json(f"/api/info/foo/{name}.bin"))["complete"] for name in "abc"]
             assert complete == [True, False, True]
+
+
+async def test_only_if_cached_asks_nobody(tmp_path, root) -> None:
+    only = {"Cache-Control": "max-age=0, Only-If-Cached"}
+    async with running(tmp_path, root) as (cluster, client):
+        target = "/data/foo/text%20%C3%A9.bin"
+        for path in (target, "/api/manifest/foo/large.b2nd", "/api/info/foo/large.b2nd"):
+            status, _, body = await client.request(path, headers=only)
+            assert (status, json.loads(body)["type"]) == (504, "urn:caterva2:problem:not-cached")
+        assert client.upstream == (0, 0)
+        stored = (root / "text é.bin").read_bytes()
+        await client.request(target, headers={"Range": "bytes=0-9"})
+        asked = client.upstream
+        for ranges, want in {"5-200000": 206, "5-9,20-30": 206, "5-9,262140-262150": 504, "-1": 504}.items():
+            status, _, body = await client.request(target, headers=only | {"Range": f"bytes={ranges}"})
+            assert status == want, ranges
+            if ranges == "5-200000":
+                assert body == stored[5:200001]
+        assert (await client.request(target, headers=only))[0] == 504
+        assert (await client.request(target, "HEAD", headers=only))[0] == 200
+        assert client.upstream == asked
+        async with aiohttp.ClientSession() as session:
+            url = cluster.publisher.address.url + target
+            async with session.get(url, headers=only) as answer:
+                assert await answer.read() == stored, "a publisher has everything"

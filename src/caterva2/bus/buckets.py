@@ -31,6 +31,7 @@ __all__ = [
     "REPLICAS",
     "REQUEST_S",
     "ROOTS",
+    "SOURCES",
     "VERSION_NEEDED",
     "Bucket",
     "Gone",
@@ -50,8 +51,11 @@ DATA = "C2_DATA"
 ALIVE = "C2_ALIVE"
 """Root -> `caterva2.bus.records.Heartbeat`; in memory."""
 
+SOURCES = "C2_SOURCES"
+"""Instance -> `caterva2.bus.records.SourceBeat`; in memory."""
+
 ALIVE_TTL_S = 5.0
-"""Without a heartbeat for this long a publisher is gone."""
+"""Without a heartbeat for this long a publisher, or a further source, is gone."""
 
 MARKER_TTL_S = 3600.0
 """How long a deletion can be seen by those who resume."""
@@ -59,7 +63,7 @@ MARKER_TTL_S = 3600.0
 REQUEST_S = 3.0
 """How long an operation may take."""
 
-BUCKETS = (ROOTS, DATA, ALIVE)
+BUCKETS = (ROOTS, DATA, ALIVE, SOURCES)
 """All of them."""
 
 REPLICAS = 3
@@ -273,7 +277,7 @@ def _revision_of(message: Msg) -> int:
 
 def config_of(bucket: str, replicas: int = 1) -> api.StreamConfig:
     """Return how a bucket is made."""
-    in_memory = bucket == ALIVE
+    in_memory = bucket in (ALIVE, SOURCES)
     return api.StreamConfig(
         name=f"KV_{bucket}",
         subjects=[f"$KV.{bucket}.>"],

@@ -12,15 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, ROOTS
+from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, ROOTS, SOURCES
 from caterva2.bus.keys import root_filter, root_key
 
 __all__ = ["Permissions", "Role", "permissions_of", "server_block"]
 
 Role = Literal["broker", "publisher", "subscriber"]
-
-SOURCES = "C2_SOURCES"
-"""Subscribers that others may ask: each writes a key of its own, which nobody knows beforehand."""
 
 _API = "$JS.API"
 
@@ -55,9 +52,9 @@ def permissions_of(
     domain : str, optional
         For users of a leaf node: the domain of the cluster, to which it maps what they ask for.
     """
-    publish = [subject for bucket in (*BUCKETS, SOURCES) for subject in _reading(bucket)]
+    publish = [subject for bucket in BUCKETS for subject in _reading(bucket)]
     if role == "broker":
-        publish += [f"{_API}.STREAM.CREATE.KV_{bucket}" for bucket in (*BUCKETS, SOURCES)]
+        publish += [f"{_API}.STREAM.CREATE.KV_{bucket}" for bucket in BUCKETS]
     elif role == "publisher":
         publish += [f"{_API}.STREAM.MSG.GET.KV_{bucket}" for bucket in (ROOTS, ALIVE)]
         publish += [f"$KV.{bucket}.{key}" for bucket, key in _keys(roots)]

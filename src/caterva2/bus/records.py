@@ -16,7 +16,17 @@ from caterva2.errors import Corrupt
 from caterva2.model.catalogue import Entry
 from caterva2.model.path import Kind
 
-__all__ = ["Claim", "Heartbeat", "check_entry", "decode_entry", "dump", "encode_entry", "load", "members_of"]
+__all__ = [
+    "Claim",
+    "Heartbeat",
+    "SourceBeat",
+    "check_entry",
+    "decode_entry",
+    "dump",
+    "encode_entry",
+    "load",
+    "members_of",
+]
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _MEMBERS = ("etag", "generation", "size", "kind", "mtime", "shape", "dtype", "error")
@@ -129,6 +139,52 @@ class Heartbeat:
             _count(raw, "reset", 0),
             _seconds(raw, "age_s"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBeat:
+    """A sign of life of a subscriber that others may read through.
+
+    Attributes
+    ----------
+    instance : str
+        The subscriber's state directory, by a random name.
+    url : str
+        Where it serves.
+    roots : tuple of str
+        The roots that it serves.
+    load : float
+        Requests under way there, for each core.
+    """
+
+    instance: str
+    url: str
+    roots: tuple[str, ...]
+    load: float
+
+    def encode(self) -> bytes:
+        """Return the value."""
+        return dump(asdict(self))
+
+    @classmethod
+    def decode(cls, value: bytes) -> SourceBeat:
+        """Parse a value.
+
+        Raises
+        ------
+        Corrupt
+        """
+        raw = _load(value)
+        roots: Any = raw.get("roots")  # as they come; so is the load
+        load: Any = raw.get("load")
+        if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
+            raise Corrupt(f"roots is {roots!r}")
+        if type(load) not in (int, float) or not 0 <= load < math.inf:
+            raise Corrupt(f"load is {load!r}")
+        url = _text(raw, "url")
+        if not url.startswith(("http://", "https://")):
+            raise Corrupt(f"url is {url!r}")
+        return cls(_text(raw, "instance"), url.rstrip("/"), tuple(roots), float(load))
 
 
 def encode_entry(entry: Entry) -> bytes:

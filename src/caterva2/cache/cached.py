@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 
 from caterva2.cache.batches import between, joined
@@ -14,12 +15,13 @@ from caterva2.cache.eviction import ORDINARY
 from caterva2.cache.filling import Filling
 from caterva2.cache.flight import Flights
 from caterva2.cache.fsck import Checked, check_version
+from caterva2.cache.here import Here
 from caterva2.cache.layout import Layout
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
-from caterva2.errors import Changed, IntegrityError, NotFound
+from caterva2.errors import Caterva2Error, Changed, IntegrityError, NotFound
 from caterva2.model.catalogue import Entry
-from caterva2.model.extents import Extent
+from caterva2.model.extents import Extent, Fixed
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
@@ -60,6 +62,14 @@ class CachedSource:
     rank : callable
         Returns what a dataset is, asked only while evicting: 0 ordinary, 1 followed (goes after all
         ordinary ones), 2 pinned (never goes).
+    shared : bool
+        Others read by ranges through it, also when the origin is gone: of each frame of which anything is
+        kept the index is too, since that says what is at which offset.
+
+    Attributes
+    ----------
+    here : Here
+        What is here, for those who want no origin to be asked.
     """
 
     def __init__(
@@ -73,8 +83,10 @@ class CachedSource:
         min_free_bytes: int = 0,
         durable: bool = False,
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
+        shared: bool = False,
     ) -> None:
         self.stats = CacheStats()
+        self._shared = shared
         self._current = current
         self._origin = origin
         self._store = Store(
@@ -86,12 +98,14 @@ class CachedSource:
             executor=executor,
             stats=self.stats,
         )
+        self.here = Here(self._store, current, self._fetch_index_later)
         self._earlier = Earlier(self._store)
         self._layout = Layout(self)
         self._filling = Filling(self._store, self, self._layout, self._earlier)
         self._heads: Flights[tuple[str, str], Head] = Flights()
         self._pages: Flights[_Key, Page] = Flights()
         self._extents: Flights[_Key, bytes] = Flights()
+        self._later: dict[_Key, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
         """Open the directory. While it cannot be used, everything is passed through.
@@ -105,6 +119,10 @@ class CachedSource:
 
     async def close(self) -> None:
         """End the fetches under way and close all files. What is here stays."""
+        later = list(self._later.values())
+        for task in later:
+            task.cancel()
+        await asyncio.gather(*later, return_exceptions=True)
         for flights in (self._heads, self._pages, self._extents):
             await flights.close()
         await self._earlier.close()
@@ -244,7 +262,9 @@ class CachedSource:
                 missing = [extent for extent in wanted if extent.number not in pieces]
                 if missing:
                     got = await self._origin(head.path).read(head, missing)
-                    await self._store.write(version, list(zip(missing, got, strict=True)))
+                    kept = await self._store.write(version, list(zip(missing, got, strict=True)))
+                    if kept and self._shared:
+                        self._fetch_index_later(head, version)
                     pieces |= {extent.number: piece for extent, piece in zip(missing, got, strict=True)}
                 return {key: pieces[key[1]] for key in keys}
 
@@ -253,6 +273,20 @@ class CachedSource:
 
         got = await self._extents.get([(version.entry, number) for number in by_number], fetch, concerns)
         return {number: piece for (_, number), piece in got.items()}
+
+    def _fetch_index_later(self, head: Head, version: Version) -> None:
+        """Fetch the index of a frame, if it is not here, for those who come; a failure is no matter."""
+        index = head.fixed_extent(Fixed.INDEX)
+        key = version.entry, Fixed.INDEX
+        if index is None or key in self._later or not self._store.unverified(version, [index]):
+            return
+
+        async def fetch() -> None:
+            with suppress(Caterva2Error):
+                await self.read(head, [index])
+
+        self._later[key] = task = asyncio.create_task(fetch())
+        task.add_done_callback(lambda _task: self._later.pop(key, None))
 
     async def stream(self, head: Head, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield bytes of a version, one batch read ahead; see `Source.stream`.

@@ -41,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "unfollow": Verb("caterva2.cli.following:unfollow", _READ, "Stop following."),
     "download": Verb("caterva2.cli.downloading:download", _READ, "Save a file; resumes a broken download."),
     "url": Verb("caterva2.cli.listing:url", _READ, "Print the URL of a dataset's bytes."),
+    "sources": Verb("caterva2.cli.sources:sources", _READ, "List who is asked for each root, and how."),
     "events": Verb("caterva2.cli.events:events", _READ, "Print changes as they are seen."),
     "cache ls": Verb("caterva2.cli.caching:ls", _CACHE, "List what is cached."),
     "cache pin": Verb("caterva2.cli.caching:pin", _CACHE, "Keep what is cached, whatever is needed."),

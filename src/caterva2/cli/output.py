@@ -33,6 +33,11 @@ RIGHT = frozenset(
         "dropped",
         "unreadable",
         "corrected",
+        "rtt",
+        "load",
+        "requests",
+        "rejected",
+        "hedged",
     }
 )
 """Columns of numbers."""

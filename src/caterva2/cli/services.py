@@ -26,6 +26,12 @@ Url = Annotated[str | None, Parameter(help="Address announced to others: behind 
 Reset = Annotated[
     bool, Parameter(negative=(), help="Have readers take all, even what is older than they saw.")
 ]
+Republish = Annotated[
+    tuple[str, ...] | None,
+    Parameter(
+        negative=(), consume_multiple=True, help="Be a further source for others: of ROOT,… or of all."
+    ),
+]
 Roots = Annotated[str, Parameter(name="ROOTS", help="NAME=DIR …, or NAME DIR.")]
 
 
@@ -93,6 +99,7 @@ def subscriber(
     url: Url = None,
     state: State = None,
     quota: Annotated[str | None, Parameter(help="Most that the cache may take on disk: 10GB.")] = None,
+    republish: Republish = None,
     follow: Annotated[
         tuple[str, ...], Parameter(help="Pattern to be followed, as by cat2 follow, also if it comes later.")
     ] = (),
@@ -111,6 +118,7 @@ def subscriber(
     """Follow the broker, and serve every root from a cache that fills itself."""
     flags: dict[str, Any] = {"broker": broker, "listen": listen, "url": url, "state": state}
     flags |= {"quota_bytes": quota, "token_file": common.token_file}
+    flags |= {"republish": None if republish is None else ",".join(republish) or "*"}
     flags |= {"follow": follow or None, "follow_mode": mode_of(full=full, meta=meta)}
     flags |= {"republish_to": republish_to, "republish_url": republish_url}
     flags |= {"republish_token_file": republish_token_file}

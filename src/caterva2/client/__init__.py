@@ -13,7 +13,7 @@ from caterva2.client.cache import Cache
 from caterva2.client.client import Client, Root, connect
 from caterva2.client.dataset import File, Frame
 from caterva2.client.events import EventStream
-from caterva2.client.records import CacheCheck, Cached, Download, Event, Followed, RootInfo, Row
+from caterva2.client.records import CacheCheck, Cached, Download, Event, Followed, RootInfo, Row, SourceInfo
 
 __all__ = [
     "Array",
@@ -30,5 +30,6 @@ __all__ = [
     "Root",
     "RootInfo",
     "Row",
+    "SourceInfo",
     "connect",
 ]

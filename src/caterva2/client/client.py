@@ -14,7 +14,7 @@ from caterva2.client.cache import Cache
 from caterva2.client.dataset import File, Frame
 from caterva2.client.download import download
 from caterva2.client.events import EventStream
-from caterva2.client.records import Download, Followed, RootInfo, Row
+from caterva2.client.records import Download, Followed, RootInfo, Row, SourceInfo
 from caterva2.client.transport import Transport
 from caterva2.client.versions import newest_of
 from caterva2.errors import NotFound
@@ -266,6 +266,22 @@ class Client(Mapping[str, Any]):
             If this is not a subscriber.
         """
         return protocol.read_followed(self._transport.call(protocol.ask_followed()))
+
+    def sources(self, root: str | None = None) -> builtins.list[SourceInfo]:
+        """Return whom the subscriber may ask for a root, by default for all: publisher and further sources.
+
+        Raises
+        ------
+        Unavailable, Unauthorized
+        NotFound
+            If there is no such root, or this is not a subscriber.
+        """
+        found = protocol.read_sources(self._transport.call(protocol.ask_sources()))
+        if root is None:
+            return [source for sources in found.values() for source in sources]
+        if root not in found:
+            raise NotFound(root, f"there is no root {root!r}")
+        return found[root]
 
     def events(
         self,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from caterva2 import errors
-from caterva2.client.records import CacheCheck, Cached, Followed, RootInfo, Row
+from caterva2.client.records import CacheCheck, Cached, Followed, RootInfo, Row, SourceInfo
 from caterva2.model.path import check_root, parse_path
 from caterva2.model.pattern import check_pattern
 from caterva2.model.selection import Selection
@@ -191,6 +191,11 @@ def ask_followed() -> Request:
     return Request("GET", "/api/followed")
 
 
+def ask_sources() -> Request:
+    """Ask for the sources of each root; see `read_sources`."""
+    return Request("GET", "/api/sources")
+
+
 def ask_cache(method: str, verb: str, pattern: str | None = None) -> Request:
     """Ask for something about the cache; its answers are JSON.
 
@@ -323,6 +328,18 @@ def read_followed(reply: Reply) -> list[Followed]:
 def read_cached(reply: Reply) -> list[Cached]:
     """Return the versions that are cached."""
     return _understood(lambda: [Cached.from_json(row) for row in read_json(reply)["rows"]])
+
+
+def read_sources(reply: Reply) -> dict[str, list[SourceInfo]]:
+    """Return the sources of each root."""
+
+    def read() -> dict[str, list[SourceInfo]]:
+        return {
+            root: [SourceInfo.from_json(source | {"root": root}) for source in sources]
+            for root, sources in sorted(read_json(reply).items())
+        }
+
+    return _understood(read)
 
 
 def read_checked(reply: Reply) -> list[CacheCheck]:

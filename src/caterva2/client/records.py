@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from caterva2.model.pattern import FollowMode
 
-__all__ = ["CacheCheck", "Cached", "Download", "Event", "Followed", "RootInfo", "Row"]
+__all__ = ["CacheCheck", "Cached", "Download", "Event", "Followed", "RootInfo", "Row", "SourceInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +209,50 @@ class CacheCheck:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CacheCheck:
         """Return a row of ``/api/fsck``."""
+        return cls(*(value[name] for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """Who a subscriber may ask for a root.
+
+    Attributes
+    ----------
+    root, url : str
+    kind : str
+        ``origin``, the publisher; or ``further``, another subscriber.
+    state : str
+        ``ok``; ``down``: it failed, and is asked last for a moment; ``hung``: it answers nothing;
+        ``quarantined``: it sent what is wrong, and is not asked.
+    rtt_ms : float or None
+        How far it is, in milliseconds; None if that was not measured.
+    load : float
+        How busy it is, there and with our requests.
+    requests, bytes : int
+        Answers that began, and bytes that came.
+    rejected : int
+        Extents whose bytes did not match their digest.
+    hedged : int
+        Times that another one was asked as well, because this one was silent.
+    until : float or None
+        Until when it is not ``ok``, in seconds since the epoch, where that is known.
+    """
+
+    root: str
+    url: str
+    kind: Literal["origin", "further"]
+    state: Literal["ok", "down", "hung", "quarantined"]
+    rtt_ms: float | None
+    load: float
+    requests: int
+    bytes: int
+    rejected: int
+    hedged: int
+    until: float | None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SourceInfo:
+        """Return what ``/api/sources`` says of a source, with its root."""
         return cls(*(value[name] for name in cls.__slots__))
 
 

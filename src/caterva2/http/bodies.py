@@ -13,9 +13,10 @@ from starlette.types import Send
 
 from caterva2.errors import Unavailable
 from caterva2.http.conditional import honours_range, not_modified
-from caterva2.http.dataset import DataService, lasting_headers
+from caterva2.http.dataset import DataService, here_of, lasting_headers
 from caterva2.http.ranges import ByteRange, Multipart, parse_range
 from caterva2.model.manifest import Head
+from caterva2.source.protocol import Source
 
 __all__ = ["WHOLE_BYTES", "piecewise", "stored_bytes", "stream_of"]
 
@@ -41,7 +42,7 @@ async def stored_bytes(
 
     Raises
     ------
-    InvalidRange, Changed, Unavailable, IntegrityError
+    InvalidRange, Changed, Unavailable, NotCached, IntegrityError
     """
     headers = lasting_headers(service, request, head) | {"Accept-Ranges": "bytes"}
     if not_modified(request.headers, head.etag):
@@ -53,17 +54,22 @@ async def stored_bytes(
     ranges = None
     if request.method == "GET" and honours_range(request.headers, head.etag):
         ranges = parse_range(request.headers.get("range"), head.size)
+    source: Source = service.source
+    if here := here_of(service, request):
+        source = here
+        for start, stop in [(0, head.size)] if ranges is None else [(one.start, one.stop) for one in ranges]:
+            await here.require(head, start, stop)
     if ranges is None:
-        body = stream_of(service, head, 0, head.size)
+        body = stream_of(source, head, 0, head.size)
         return await piecewise(body, head.size, headers, MEDIA_TYPE)
     if len(ranges) == 1:
         one = ranges[0]
         headers["Content-Range"] = one.content_range(head.size)
-        body = stream_of(service, head, one.start, one.stop)
+        body = stream_of(source, head, one.start, one.stop)
         return await piecewise(body, one.size, headers, MEDIA_TYPE, status=206)
 
     def stream(one: ByteRange) -> AsyncGenerator[bytes]:
-        return stream_of(service, head, one.start, one.stop)
+        return stream_of(source, head, one.start, one.stop)
 
     multipart = Multipart(ranges, head.size, MEDIA_TYPE)
     return await piecewise(
@@ -71,10 +77,10 @@ async def stored_bytes(
     )
 
 
-def stream_of(service: DataService, head: Head, start: int, stop: int) -> AsyncGenerator[bytes]:
+def stream_of(source: Source, head: Head, start: int, stop: int) -> AsyncGenerator[bytes]:
     """Return the bytes of a version between two offsets, as `Source.stream` yields them."""
     # All sources are generators; their contract does not promise that they can be closed.
-    return cast("AsyncGenerator[bytes]", service.source.stream(head, start, stop))
+    return cast("AsyncGenerator[bytes]", source.stream(head, start, stop))
 
 
 async def piecewise(

@@ -14,7 +14,7 @@ from caterva2.errors import BadRequest, NotFound
 from caterva2.http.bodies import stored_bytes
 from caterva2.http.catalogue import iso_time
 from caterva2.http.conditional import not_modified
-from caterva2.http.dataset import DataService, headers_of, lasting_headers, on_version
+from caterva2.http.dataset import DataService, headers_of, here_of, lasting_headers, on_version
 from caterva2.http.slices import fetch, query_of
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
@@ -65,7 +65,7 @@ def data_routes(service: DataService) -> list[Route]:
         else:
             asked = parse_page_numbers(numbers, head)
             known = parse_known(request.query_params.get("known"), len(asked))
-            pages = await service.source.pages(head, asked)
+            pages = await (here_of(service, request) or service.source).pages(head, asked)
             body = encode_pages(pages, known)
         return Response(body, headers=headers, media_type=MANIFEST_TYPE)
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
+from caterva2.cache.here import Here
 from caterva2.errors import Changed, InvalidPath
 from caterva2.http.conditional import named_version, wanted_etags
 from caterva2.model.catalogue import Catalogue, Entry, Event
@@ -20,7 +21,15 @@ from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.protocol import Source
 from caterva2.source.slices import Reader
 
-__all__ = ["CHANGED_WAIT_S", "DataService", "headers_of", "lasting_headers", "on_version", "path_of"]
+__all__ = [
+    "CHANGED_WAIT_S",
+    "DataService",
+    "headers_of",
+    "here_of",
+    "lasting_headers",
+    "on_version",
+    "path_of",
+]
 
 CHANGED_WAIT_S = 2.0
 """How long a request that named no version waits for the next one while a file is replaced, in seconds."""
@@ -49,6 +58,11 @@ class DataService(Protocol):
     @property
     def reader(self) -> Reader:
         """Reads slices through the source."""
+        ...
+
+    @property
+    def here(self) -> Here | None:
+        """What it can serve without asking anybody; None if that is everything."""
         ...
 
     def local_state(self, path: DatasetPath) -> dict[str, Any]:
@@ -87,6 +101,18 @@ def path_of(request: Request, prefix: str, *, allow_root: bool = False) -> Datas
     return parse_path(name.rstrip("/") if allow_root else name, allow_root=allow_root)
 
 
+def here_of(service: DataService, request: Request) -> Here | None:
+    """Return what is here, if the client wants nobody else to be asked (RFC 9111, section 5.2.1.7).
+
+    Returns
+    -------
+    Here or None
+        None if `DataService.source` is to answer.
+    """
+    directives = ",".join(request.headers.getlist("cache-control")).lower().split(",")
+    return service.here if "only-if-cached" in map(str.strip, directives) else None
+
+
 async def on_version(
     service: DataService, request: Request, prefix: str, use: Callable[[Head], Awaitable[T]]
 ) -> T:
@@ -106,19 +132,20 @@ async def on_version(
 
     Raises
     ------
-    NotFound, InvalidPath, BadRequest, Unavailable
+    NotFound, InvalidPath, BadRequest, Unavailable, NotCached
     Changed
         If the version named is gone, or no next one is known within `CHANGED_WAIT_S`.
     """
     path = path_of(request, prefix)
     insisted = _insisted(request, path)
+    source = here_of(service, request) or service.source
     loop = asyncio.get_running_loop()
     deadline = loop.time() + CHANGED_WAIT_S
     while True:
         entry = service.catalogue.entry(path)
         wanted = None if insisted is None else _choose(insisted, entry)
         try:
-            return await use(await service.source.head(path, wanted))
+            return await use(await source.head(path, wanted))
         except Changed:
             left = deadline - loop.time()
             if wanted is not None or left <= 0:

@@ -30,6 +30,7 @@ def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[s
 
 _IF_MATCH = _parameter("If-Match", "header", "The version wanted: its etag in quotes")
 _IF_NONE_MATCH = _parameter("If-None-Match", "header", "Versions that the client has")
+_CACHE_CONTROL = _parameter("Cache-Control", "header", "only-if-cached: what is here, asking nobody")
 _IF_RANGE = _parameter("If-Range", "header", "Ranges of this version only; else the whole of another")
 _VERSION = _parameter("version", "query", "The version wanted: its etag; the answer can be kept for good")
 _RANGE = _parameter("Range", "header", "Up to 64 byte ranges", example="bytes=0-99,200-299")
@@ -59,6 +60,7 @@ _OPERATIONS: dict[str, _Operation] = {
             _VERSION,
             _IF_MATCH,
             _IF_NONE_MATCH,
+            _CACHE_CONTROL,
             _parameter("pages", "query", "Numbers of pages", example="1,4,7-9"),
             _parameter("known", "query", "For each page, a digest of what is known of it, or nothing"),
         ],
@@ -68,14 +70,14 @@ _OPERATIONS: dict[str, _Operation] = {
         "get",
         {"200": "The whole file", "206": "Ranges of it", "304": "Known already"},
         "The stored bytes",
-        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
+        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE, _CACHE_CONTROL],
         _BYTES,
     ),
     "/api/download/{path}": (
         "get",
         {"200": "The whole file", "206": "Ranges of it", "304": "Known already"},
         "The stored bytes, to be saved under the name of the dataset",
-        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE],
+        [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, _IF_RANGE, _CACHE_CONTROL],
         _BYTES,
     ),
     "/api/fetch/{path}": (
@@ -111,6 +113,7 @@ _ERRORS = {
     "501": "The data cannot be decoded here",
     "502": "The source sent wrong bytes",
     "503": "Whoever has the data cannot be reached now",
+    "504": "It is not here, and nobody else was to be asked",
 }
 
 

@@ -27,6 +27,7 @@ STATUS: dict[type[errors.Caterva2Error], HTTPStatus] = {
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadRequest: HTTPStatus.BAD_REQUEST,
     errors.Changed: HTTPStatus.PRECONDITION_FAILED,
+    errors.NotCached: HTTPStatus.GATEWAY_TIMEOUT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Unsupported: HTTPStatus.NOT_IMPLEMENTED,

@@ -269,7 +269,7 @@ async def _of_frame(service: DataService, request: Request, head: Head, query: Q
 
 async def _of_file(service: DataService, request: Request, head: Head, query: Query) -> Response:
     axis = _run_of(head, query, head.size)
-    body = stream_of(service, head, axis.start, axis.stop)
+    body = stream_of(service.source, head, axis.start, axis.stop)
     return await piecewise(body, axis.count, _headers(service, request, head), MEDIA_TYPES["cframe"])
 
 

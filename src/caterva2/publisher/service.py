@@ -213,6 +213,8 @@ class PublisherService(Service):
 
     # -- what the routes ask (`caterva2.http.data.DataService`) -------------------------------------
 
+    here: None = None  # it asks nobody
+
     def local_state(self, path: DatasetPath) -> dict[str, Any]:  # noqa: ARG002 - of a protocol
         """Return what ``/api/info`` says of a dataset beyond what all services do: nothing."""
         return {}

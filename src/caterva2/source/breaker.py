@@ -64,6 +64,16 @@ class Breaker:
         self._watch: asyncio.Task[None] | None = None
         self._tripped = tripped
 
+    @property
+    def heard_at(self) -> float:
+        """Loop time of the last sign of life, or of the first request after a pause."""
+        return self._heard_at
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the last probe was not answered, and nothing was heard since."""
+        return self._failed_at is not None
+
     def heard(self) -> None:
         """Note a sign of life."""
         self._heard_at = asyncio.get_running_loop().time()
@@ -80,7 +90,7 @@ class Breaker:
         if self._failed_at is None:
             return
         now = asyncio.get_running_loop().time()
-        if now - self._failed_at < REFUSE_S or not await self._answers():
+        if now - self._failed_at < REFUSE_S or not await self.answers():
             raise Unavailable(f"{self._name} does not answer, not even whether it is well", self._probe_s)
 
     @contextmanager
@@ -114,7 +124,7 @@ class Breaker:
             silent_s = now() - self._heard_at
             if silent_s < self._silence_s:
                 await asyncio.sleep(self._silence_s - silent_s)
-            elif not await self._answers() and now() - self._heard_at >= self._silence_s:
+            elif not await self.answers() and now() - self._heard_at >= self._silence_s:
                 self._trip()
                 return
 
@@ -126,8 +136,8 @@ class Breaker:
         for give_up in waiting.values():
             give_up()
 
-    async def _answers(self) -> bool:
-        """Probe the host, once for all who want to know."""
+    async def answers(self) -> bool:
+        """Probe the host, once for all who want to know; return whether it answered."""
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._ask())
         return await asyncio.shield(self._probing)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import aiohttp
@@ -32,9 +33,9 @@ from caterva2.source.byteranges import (
     check_range,
     plan,
 )
-from caterva2.source.upstream import Upstream, UpstreamStats, etag_of
+from caterva2.source.upstream import Condition, Upstream, UpstreamStats, etag_of
 
-__all__ = ["HttpSource", "UpstreamStats"]
+__all__ = ["HttpSource", "UpstreamStats", "together"]
 
 PAGES_PER_REQUEST = 64
 
@@ -44,6 +45,10 @@ INLINE_HASH_BYTES = 256 * 1024
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+def _nobody() -> None:
+    """Nobody wants to hear it."""
 
 
 class HttpSource:
@@ -65,6 +70,13 @@ class HttpSource:
         How long the other side may stay silent. There is no limit on the time of a whole answer.
     stats : UpstreamStats
         Is added to.
+    only_if_cached : bool
+        The host is to answer with what it has, and to ask nobody itself (RFC 9111, section 5.2.1.7).
+
+    Attributes
+    ----------
+    name : str
+        Its URL, without what may be secret in it.
     """
 
     def __init__(
@@ -77,9 +89,16 @@ class HttpSource:
         requests: int,
         timeout_s: float,
         stats: UpstreamStats,
+        only_if_cached: bool = False,
     ) -> None:
         self._upstream = Upstream(
-            url, session, token=token, requests=requests, timeout_s=timeout_s, stats=stats
+            url,
+            session,
+            token=token,
+            requests=requests,
+            timeout_s=timeout_s,
+            stats=stats,
+            only_if_cached=only_if_cached,
         )
         self._gap_bytes = gap_bytes
         self.stats = stats
@@ -120,7 +139,7 @@ class HttpSource:
         if wanted and not 0 <= wanted[0] <= wanted[-1] < head.npages:
             raise IndexError(f"{head.path} has pages 0 to {head.npages - 1}, asked for {wanted}")
         batches = [wanted[n : n + PAGES_PER_REQUEST] for n in range(0, len(wanted), PAGES_PER_REQUEST)]
-        got = await _together(
+        got = await together(
             self._upstream.twice(head.path, self._page_batch, head, batch, known or {}) for batch in batches
         )
         pages = {page.number: page for batch in got for page in batch}
@@ -144,20 +163,33 @@ class HttpSource:
         except Exception as error:  # msgpack raises a dozen types, not all of one base
             raise BadAnswer(f"pages that cannot be read: {error!r}") from error
 
-    async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
+    async def read(
+        self, head: Head, extents: Sequence[Extent], heard: Callable[[], None] = _nobody
+    ) -> list[bytes]:
         """Return the bytes of extents, each checked against its digest; see `Source.read`.
+
+        Parameters
+        ----------
+        head : Head
+        extents : sequence of Extent
+        heard : callable, optional
+            Is called when each request is sent, and whenever something of its answer arrives.
 
         Raises
         ------
-        NotFound, Changed, Unavailable, Unauthorized
+        NotFound, Changed, Unavailable, Unauthorized, NotCached
         IntegrityError
             If the bytes of an extent did not match twice.
         """
         wanted = {extent.number: extent for extent in extents}
         requests = plan(wanted.values(), self._gap_bytes)
-        got = await _together(self._verified(head, runs) for runs in requests)
+        got = await together(self._verified(head, runs, heard) for runs in requests)
         pieces = {number: data for part in got for number, data in part.items()}
         return [pieces[extent.number] for extent in extents]
+
+    def portions(self, extents: Sequence[Extent]) -> list[list[Extent]]:
+        """Return which of some extents would be asked for in one request."""
+        return [[extent for run in runs for extent in run.extents] for runs in plan(extents, self._gap_bytes)]
 
     async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
         """Do nothing: nothing is kept here."""
@@ -189,23 +221,39 @@ class HttpSource:
                 if resumed:
                     raise self._upstream.gave_up(head.path, error) from error
                 resumed = True
-                self.stats.retries += 1
+                self.stats.count("retries")
+
+    # -- how it is -------------------------------------------------------------------------------
+
+    @property
+    def condition(self) -> Condition:
+        """What the last probe said, if nothing was heard since."""
+        return self._upstream.condition
+
+    @property
+    def heard_at(self) -> float:
+        """Loop time at which anything of it was last heard."""
+        return self._upstream.heard_at
+
+    async def probe(self) -> float | None:
+        """Return how long the host takes for what it answers at once, in seconds; None if it does not."""
+        return await self._upstream.probe()
 
     # -- extents ---------------------------------------------------------------------------------
 
-    async def _verified(self, head: Head, runs: Sequence[Run]) -> dict[int, bytes]:
+    async def _verified(self, head: Head, runs: Sequence[Run], heard: Callable[[], None]) -> dict[int, bytes]:
         """Fetch runs in one request; what does not match its digest is fetched once more."""
-        pieces = await self._upstream.twice(head.path, self._transfer, head, runs)
+        pieces = await self._upstream.twice(head.path, self._transfer, head, runs, heard)
         extents = [extent for run in runs for extent in run.extents]
         bad = await self._rejected(head, extents, pieces)
         for again in plan(bad, self._gap_bytes):
-            fetched = await self._upstream.twice(head.path, self._transfer, head, again, True)
+            fetched = await self._upstream.twice(head.path, self._transfer, head, again, heard, True)
             still_bad = await self._rejected(head, [e for run in again for e in run.extents], fetched)
             if still_bad:
                 extent = still_bad[0]
                 raise IntegrityError(str(head.path), self.name, extent.offset, extent.size)
             pieces |= fetched
-        self.stats.extents += len(pieces)
+        self.stats.count("extents", len(pieces))
         return pieces
 
     async def _rejected(self, head: Head, extents: list[Extent], pieces: dict[int, bytes]) -> list[Extent]:
@@ -217,7 +265,7 @@ class HttpSource:
         else:
             bad = await asyncio.get_running_loop().run_in_executor(None, mismatches)
         for extent in bad:
-            self.stats.rejected += 1
+            self.stats.count("rejected")
             log.warning(
                 "%s sent %d bytes of %s at offset %d that do not match their digest",
                 self.name,
@@ -227,11 +275,15 @@ class HttpSource:
             )
         return bad
 
-    async def _transfer(self, head: Head, runs: Sequence[Run], anew: bool = False) -> dict[int, bytes]:
-        async with (
-            self._upstream.slot(),
-            self._upstream.answer(head.path, "/data/", head.etag, runs=runs, anew=anew) as response,
-        ):
+    async def _transfer(
+        self, head: Head, runs: Sequence[Run], heard: Callable[[], None], anew: bool = False
+    ) -> dict[int, bytes]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._upstream.slot())
+            heard()
+            answer = self._upstream.answer(head.path, "/data/", head.etag, runs=runs, anew=anew)
+            response = await stack.enter_async_context(answer)
+            heard()
             reader: SingleReader | MultipartReader
             if len(runs) == 1:
                 _check_single(response, runs[0], head.size)
@@ -241,6 +293,7 @@ class HttpSource:
                 reader = MultipartReader(boundary, runs, head.size)
             async for data in response.content.iter_any():
                 self._upstream.received(len(data))
+                heard()
                 reader.feed(data)
             buffers = reader.close()
         return {
@@ -268,7 +321,7 @@ def _number_ranges(numbers: Sequence[int]) -> str:
     return ",".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
 
 
-async def _together(works: Iterable[Awaitable[T]]) -> list[T]:
+async def together(works: Iterable[Awaitable[T]]) -> list[T]:
     """Await all; the first failure cancels the others and is raised as it is."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

@@ -9,28 +9,45 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from caterva2.config import Token
-from caterva2.errors import Caterva2Error, Changed, NotFound, Unauthorized, Unavailable
+from caterva2.errors import Caterva2Error, Changed, NotCached, NotFound, Unauthorized, Unavailable
 from caterva2.model.path import DatasetPath
 from caterva2.source.breaker import Breaker
 from caterva2.source.byteranges import BadAnswer, Run, range_header
 
-__all__ = ["Upstream", "UpstreamStats", "etag_of"]
+__all__ = [
+    "Condition",
+    "Declined",
+    "Nonsense",
+    "PartStats",
+    "Upstream",
+    "UpstreamStats",
+    "WrongVersion",
+    "etag_of",
+]
 
 METADATA_BYTES = 64 * 1024 * 1024
 """Most that is read of a head or of a batch of pages, in bytes."""
 
 T = TypeVar("T")
+
+Counted = Literal[
+    "requests", "bytes", "extents", "rejected", "retries", "errors", "hangs", "in_flight", "waiting"
+]
+
+Condition = Literal["ok", "down", "hung"]
+"""``down``: it cannot be reached; ``hung``: it can, and does not answer."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +86,41 @@ class UpstreamStats:
     in_flight: int = 0
     waiting: int = 0
 
+    def count(self, name: Counted, by: int = 1) -> None:
+        """Add to one of the numbers."""
+        setattr(self, name, getattr(self, name) + by)
+
+
+class PartStats(UpstreamStats):
+    """What was asked of one source of several: it is part of a whole.
+
+    Parameters
+    ----------
+    whole : UpstreamStats
+        Is added to as well.
+    """
+
+    def __init__(self, whole: UpstreamStats) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def count(self, name: Counted, by: int = 1) -> None:
+        """Add to one of the numbers, here and of the whole."""
+        super().count(name, by)
+        self._whole.count(name, by)
+
+
+class Declined(Unavailable):
+    """A host answered that it cannot give this now (503); it may give something else."""
+
+
+class Nonsense(Unavailable):
+    """A host sent answers, and they were not what was asked for."""
+
+
+class WrongVersion(Changed):
+    """A host answered with another version than the one that was named, in place of a refusal."""
+
 
 class Upstream:
     """Asks one host. Parameters as of `caterva2.source.http.HttpSource`.
@@ -88,12 +140,15 @@ class Upstream:
         requests: int,
         timeout_s: float,
         stats: UpstreamStats,
+        only_if_cached: bool = False,
     ) -> None:
         parts = urlsplit(url)
         user, _, host = parts.netloc.rpartition("@")
         self.name = f"{parts.scheme}://{host}{parts.path}".rstrip("/")
         self._session = session
         self._headers = {"Accept-Encoding": "identity"}
+        if only_if_cached:
+            self._headers["Cache-Control"] = "only-if-cached"
         if token is not None:
             self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
         elif user:  # what a reverse proxy may ask for
@@ -101,25 +156,51 @@ class Upstream:
         self._slots = asyncio.Semaphore(requests)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         self._down_at = float("-inf")  # loop time of the last failure to reach it, if none succeeded since
+        self._refused = False  # the last probe: it hangs if that was neither refused nor answered
+        self._round_trip_s = 0.0
         self._breaker = Breaker(self.name, self._probe, self._count_hang)
         self.stats = stats
 
+    @property
+    def condition(self) -> Condition:
+        """What the last probe said, if nothing was heard since."""
+        if not self._breaker.hangs:
+            return "ok"
+        return "down" if self._refused else "hung"
+
+    @property
+    def heard_at(self) -> float:
+        """Loop time at which anything of it was last heard."""
+        return self._breaker.heard_at
+
+    async def probe(self) -> float | None:
+        """Ask for something that is answered at once.
+
+        Returns
+        -------
+        float or None
+            How long that took, in seconds; None if there was no answer.
+        """
+        return self._round_trip_s if await self._breaker.answers() else None
+
     async def _probe(self) -> None:
         """Return once the host answers anything."""
+        began, self._refused = time.perf_counter(), False  # the clock of a loop may count milliseconds
         try:
             async with self._session.get(
                 URL(f"{self.name}/health", encoded=True), headers=self._headers, allow_redirects=False
             ):
-                pass
+                self._round_trip_s = time.perf_counter() - began
         except (aiohttp.ClientError, RuntimeError) as error:  # RuntimeError: the session was closed meanwhile
+            self._refused = True
             raise ConnectionError(str(error)) from error
 
     def _count_hang(self) -> None:
-        self.stats.hangs += 1
+        self.stats.count("hangs")
 
     def received(self, nbytes: int) -> None:
         """Count bytes of a body: the host is alive."""
-        self.stats.bytes += nbytes
+        self.stats.count("bytes", nbytes)
         self._breaker.heard()
 
     @asynccontextmanager
@@ -127,18 +208,18 @@ class Upstream:
         """Wait for leave to ask; who waited while the other side was found dead does not try in turn."""
         now = asyncio.get_running_loop().time
         since = now()
-        self.stats.waiting += 1
+        self.stats.count("waiting")
         try:
             await self._slots.acquire()
         finally:
-            self.stats.waiting -= 1
-        self.stats.in_flight += 1
+            self.stats.count("waiting", -1)
+        self.stats.count("in_flight")
         try:
             if self._down_at > since:
                 raise Unavailable(f"{self.name} does not answer")
             yield
         finally:
-            self.stats.in_flight -= 1
+            self.stats.count("in_flight", -1)
             self._slots.release()
 
     @asynccontextmanager
@@ -189,7 +270,7 @@ class Upstream:
                     url, headers=headers, timeout=self._timeout, allow_redirects=False
                 )
                 response = await self._begun(stack, request)
-                self.stats.requests += 1
+                self.stats.count("requests")
                 self._down_at = float("-inf")
                 try:
                     with self._breaker.watching(response.close):
@@ -202,7 +283,7 @@ class Upstream:
                     raise
         except (aiohttp.ClientConnectorError, TimeoutError, aiohttp.InvalidURL) as error:
             self._down_at = asyncio.get_running_loop().time()
-            self.stats.errors += 1
+            self.stats.count("errors")
             reason = "does not answer" if isinstance(error, TimeoutError) else "cannot be reached"
             raise Unavailable(f"{self.name} {reason} ({type(error).__name__}, asked for {path})") from error
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -252,11 +333,14 @@ class Upstream:
                 return Changed(str(path), etag, current if isinstance(current, str) else None)
             case 401 | 403:
                 return Unauthorized(f"{self.name} refuses the token ({response.status})")
+            case 504 if str(problem.get("type")).endswith(f":{NotCached.slug}"):
+                return NotCached(f"{self.name}: {detail}")
             case status:
-                self.stats.errors += 1
+                self.stats.count("errors")
                 after = response.headers.get("Retry-After", "")
                 retry_after_s = float(after) if after.isascii() and after.isdigit() else 2.0
-                return Unavailable(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
+                kind = Declined if status == 503 else Unavailable
+                return kind(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
 
     async def twice(
         self, path: DatasetPath, attempt: Callable[..., Awaitable[T]], *args: Any
@@ -271,7 +355,7 @@ class Upstream:
         try:
             return await attempt(*args)
         except BadAnswer as error:
-            self.stats.retries += 1
+            self.stats.count("retries")
             log.info("%s sent a bad answer for %s, asking again: %s", self.name, path, error)
         try:
             return await attempt(*args)
@@ -280,8 +364,8 @@ class Upstream:
 
     def gave_up(self, path: DatasetPath, error: BadAnswer) -> Unavailable:
         """Return what to raise after the second bad answer."""
-        self.stats.errors += 1
-        return Unavailable(f"{self.name} sent a bad answer for {path}, twice: {error}")
+        self.stats.count("errors")
+        return Nonsense(f"{self.name} sent a bad answer for {path}, twice: {error}")
 
 
 def etag_of(response: aiohttp.ClientResponse) -> str:
@@ -301,7 +385,7 @@ def etag_of(response: aiohttp.ClientResponse) -> str:
 def _check_etag(response: aiohttp.ClientResponse, path: DatasetPath, etag: str | None) -> None:
     current = etag_of(response)
     if etag is not None and current != etag:
-        raise Changed(str(path), etag, current)
+        raise WrongVersion(str(path), etag, current)
 
 
 def _parse_problem(body: bytes) -> dict[str, Any]:

@@ -14,10 +14,13 @@ import structlog
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus
 from caterva2.bus.locate import locate, meeting_place
+from caterva2.bus.records import SourceBeat
 from caterva2.bus.snapshot import ask_snapshot, take_snapshot
+from caterva2.bus.sources import SourceAnnouncer, SourcesView
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.earlier import CONTENTS_BYTES
 from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
+from caterva2.cache.here import Here
 from caterva2.cache.manifests import MANIFEST_BYTES
 from caterva2.cache.pool import MAX_OPEN
 from caterva2.config import SubscriberSettings
@@ -38,7 +41,9 @@ from caterva2.subscriber.deletions import drop_deleted
 from caterva2.subscriber.follow import Follower
 from caterva2.subscriber.origins import Origins
 from caterva2.subscriber.pins import Pins
+from caterva2.subscriber.republish import Republished
 from caterva2.subscriber.routes import subscriber_router
+from caterva2.subscriber.source_routes import sources_router
 from caterva2.subscriber.store import SubscriberStore
 from caterva2.subscriber.tier import Tier
 
@@ -94,7 +99,10 @@ class SubscriberService(Service):
                 return PINNED
             return FOLLOWED if follower.follows(path) else ORDINARY
 
-        origins = await stack.enter_async_context(Origins(self.catalogue, settings))
+        def further(root: str) -> list[SourceBeat]:
+            return self.sources.of(root)  # asked while reading: not before all parts are made
+
+        origins = await stack.enter_async_context(Origins(self.catalogue, settings, further))
         self.upstream = origins.stats
         self.source = CachedSource(
             settings.state / "cache",
@@ -105,6 +113,7 @@ class SubscriberService(Service):
             durable=settings.durability == "power",
             rank=rank,
             executor=executor,
+            shared=settings.republish is not None,
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
@@ -115,12 +124,16 @@ class SubscriberService(Service):
         follower.begin(settings.follow, settings.follow_mode)
         self.view = CatalogueView(self.bus, self.catalogue, store.position(), instance=store.instance())
         store.keep(self.catalogue, lambda: self.view.position)
+        self.sources = SourcesView(self.bus, store.instance())
         self._spawn(stack, self._follow_bus())
+        self._spawn(stack, self.sources.run())
+        self._spawn(stack, origins.run())
         self._spawn(stack, follower.run())
         self._spawn(stack, _write_roots(self.catalogue, store))
         self._spawn(stack, drop_deleted(self.catalogue, self.source))
 
         metrics = self._metrics()
+        metrics.add_stats("sources", origins.choices)
         streams = EventStreams(self.catalogue)
         app = build_app(
             title="Caterva2 subscriber",
@@ -129,6 +142,7 @@ class SubscriberService(Service):
                 catalogue_router(self.catalogue, streams),
                 subscriber_router(self.catalogue, follower, self.source),
                 cache_router(self.catalogue, self.source, pins),
+                sources_router(self.catalogue, origins),
             ],
             metrics=metrics,
             token=settings.token,
@@ -138,6 +152,15 @@ class SubscriberService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
+        if settings.republish is not None:
+            republished = Republished(
+                self.catalogue,
+                settings.republish,
+                instance=store.instance(),
+                url=lambda: self.url,
+                load=metrics.load,
+            )
+            self._spawn(stack, SourceAnnouncer(self.bus, republished.beat).run())
         self._spawn(stack, server.wait())
         if settings.republish_to is not None:
             self.tier = await stack.enter_async_context(
@@ -176,6 +199,11 @@ class SubscriberService(Service):
         return metrics
 
     # -- what the routes ask (`caterva2.http.data.DataService`) -------------------------------------
+
+    @property
+    def here(self) -> Here:
+        """What is cached."""
+        return self.source.here
 
     def local_state(self, path: DatasetPath) -> dict[str, Any]:
         """Return what ``/api/info`` says of a dataset beyond what its publisher does."""

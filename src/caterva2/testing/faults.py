@@ -38,6 +38,7 @@ FaultKind = Literal[
     "slow",
     "503",
     "500",
+    "not-cached",
     "reset",
     "content-range",
     "whole",
@@ -50,9 +51,9 @@ FaultKind = Literal[
 ``flip`` a bit of the body; ``truncate`` the connection ends in the middle; ``short``/``long`` a byte too
 few/many, with a Content-Length to match; ``etag`` another version's; ``no-etag`` none; ``stall`` no answer;
 ``stall-midway`` half an answer, then silence; ``slow`` pieces with pauses, right in the end; ``503``, ``500``
-that status; ``reset`` the connection is closed without an answer; ``content-range`` of other bytes; ``whole``
-Range is ignored; ``missing-part`` a part less in a multipart answer; ``no-end`` its end mark is missing;
-``junk`` a body that means nothing.
+that status; ``not-cached`` a 504 that says so; ``reset`` the connection is closed without an answer;
+``content-range`` of other bytes; ``whole`` Range is ignored; ``missing-part`` a part less in a multipart
+answer; ``no-end`` its end mark is missing; ``junk`` a body that means nothing.
 """
 
 BOUNDARY = "caterva2-part"
@@ -213,6 +214,8 @@ class FaultyOrigin:
                 return _problem(503, "unavailable", headers={"Retry-After": "7"}, detail="busy")
             case "500":
                 return _problem(500, "error", detail="broken")
+            case "not-cached":
+                return _problem(504, "not-cached", detail="not all of it is here")
         try:
             path = parse_path(request.match_info["path"])
         except InvalidPath as error:
