@@ -255,6 +255,11 @@ class SubscriberSettings(ServiceSettings):
                 "further source of them there, use --republish alone"
             )
 
+    @property
+    def is_further_source(self) -> bool:
+        """Whether it is announced to the group that it is of, as one that others may read through."""
+        return self.republish is not None and self.republish_to is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:

@@ -177,7 +177,7 @@ class Origins:
             timeout_s=settings.upstream_timeout_s,
             stats=PartStats(self.stats),
             # who is asked by others asks them for what they have only: so nobody waits in a circle
-            only_if_cached=kind == "further" and settings.republish is not None,
+            only_if_cached=kind == "further" and settings.is_further_source,
         )
         return Standing(source, kind, settings.upstream_requests, self.choices)
 

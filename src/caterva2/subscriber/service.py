@@ -113,7 +113,7 @@ class SubscriberService(Service):
             durable=settings.durability == "power",
             rank=rank,
             executor=executor,
-            shared=settings.republish is not None,
+            shared=settings.is_further_source,
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
@@ -152,7 +152,7 @@ class SubscriberService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
-        if settings.republish is not None:
+        if settings.republish is not None and settings.is_further_source:
             republished = Republished(
                 self.catalogue,
                 settings.republish,
