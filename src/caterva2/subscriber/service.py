@@ -152,10 +152,10 @@ class SubscriberService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
-        if settings.republish is not None and settings.is_further_source:
+        if settings.is_further_source:
             republished = Republished(
                 self.catalogue,
-                settings.republish,
+                settings.republish or (),
                 instance=store.instance(),
                 url=lambda: self.url,
                 load=metrics.load,
