@@ -115,6 +115,19 @@ async def test_a_root_that_is_gone_above_is_gone_below(two) -> None:
     await until(lambda: two.seen("foo") and two.seen("bar"))
 
 
+async def test_a_root_that_is_renamed_is_another_one_and_the_old_one_stays_unverified(two) -> None:
+    await two.tier()
+    await until(lambda: two.seen("foo") and two.seen("bar"))
+    entries = dict(two.leaf.catalogue.root("foo").entries)
+    await two.above.stop("publisher")
+    two.above.roots["baz"] = two.above.roots.pop("foo")
+    await two.above.start_publisher()
+    await until(lambda: two.seen("baz") and two.seen("bar"))
+    await until(lambda: not two.seen("foo"))
+    assert two.leaf.catalogue.root("foo").entries == entries
+    assert two.leaf.catalogue.root("foo").freshness.age_s < 60
+
+
 async def test_a_tier_that_is_behind_takes_nothing_back(two, tmp_path) -> None:
     """It takes over while it is cut off, from one that knew more: what is later stays."""
     first = AsyncExitStack()
