@@ -161,11 +161,14 @@ class Stack:
 
     # -- asking ----------------------------------------------------------------------------------
 
-    def get(self, name: str, path: str, **headers: str) -> urllib3.BaseHTTPResponse:
+    def post(self, name: str, path: str) -> None:
+        assert self.get(name, path, method="POST").status == 200
+
+    def get(self, name: str, path: str, method: str = "GET", **headers: str) -> urllib3.BaseHTTPResponse:
         """Ask a service by its name."""
         if self.tokens is not None:
             headers["Authorization"] = f"Bearer {self.tokens[self._groups[name]]}"
-        return self._pool.request("GET", self.urls[name] + path, headers=headers)
+        return self._pool.request(method, self.urls[name] + path, headers=headers)
 
     def json(self, name: str, path: str) -> Any:
         answer = self.get(name, path)

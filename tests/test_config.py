@@ -68,6 +68,40 @@ def test_a_token_does_not_show_itself(file, tmp_path):
     assert "s3cr3t" not in repr(settings)
 
 
+def test_the_other_group_has_a_token_of_its_own(file, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("s3cr3t-t0k3n\n")
+    (tmp_path / "lan").write_text("0th3r-t0k3n\n")
+    file.write_text('token_file = "token"\n[subscriber]\nrepublish_token_file = "lan"\n')
+    settings = load(SubscriberSettings)
+    assert (settings.token, settings.republish_token) == ("s3cr3t-t0k3n", "0th3r-t0k3n")
+    assert "t0k3n" not in repr(settings)
+    monkeypatch.setenv("CATERVA2_SUBSCRIBER_REPUBLISH_TOKEN", "fr0m-env")
+    assert load(SubscriberSettings).republish_token == "fr0m-env"
+    settings = load(SubscriberSettings, republish_token_file=tmp_path / "token")
+    assert settings.republish_token == "s3cr3t-t0k3n"
+
+
+@pytest.mark.parametrize(
+    ("to", "same"),
+    [
+        ("http://first:8000", True),
+        ("http://FIRST:8000/", True),
+        ("http://first", False),
+        ("https://first:8000", False),
+        ("http://first:8000/other", False),
+        ("http://second:8000", False),
+    ],
+)
+def test_roots_are_not_republished_to_where_they_come_from(file, to, same):
+    if same:
+        with pytest.raises(ConfigError, match="use --republish alone"):
+            load(SubscriberSettings, broker="http://first:8000", republish_to=to)
+    else:
+        assert load(SubscriberSettings, broker="http://first:8000", republish_to=to).republish_to == to
+    with pytest.raises(ConfigError, match="republish-to"):
+        load(SubscriberSettings, republish_to="first:8000")
+
+
 @pytest.mark.parametrize(
     ("text", "nbytes"),
     [("10GB", 10**10), ("512MiB", 2**29), ("1.5T", 15 * 10**11), ("4096", 4096), (" 1 kb ", 1000)],

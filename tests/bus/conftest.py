@@ -122,9 +122,9 @@ def announce(connect_bus, spawn):
 
 @pytest.fixture
 def observe(connect_bus, spawn):
-    async def observe(catalogue=None, bus=None):
+    async def observe(catalogue=None, bus=None, **options):
         catalogue = catalogue or Catalogue()
-        view = CatalogueView(bus or await connect_bus(), catalogue)
+        view = CatalogueView(bus or await connect_bus(), catalogue, **options)
         spawn(view.run())
         return view, catalogue
 

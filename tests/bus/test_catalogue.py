@@ -175,16 +175,19 @@ class Publisher:
     def __init__(self, write, view):
         self._write, self._view, self.revision = write, view, 0
 
-    async def claim(self, instance="one"):
-        await self._write(ROOTS, "foo", Claim(instance, "http://one").encode())
+    async def claim(self, instance="one", **members):
+        written = await self._write(ROOTS, "foo", Claim(instance, "http://one", **members).encode())
+        async with asyncio.timeout(5):
+            while self._view.roots.revision < written:
+                await asyncio.sleep(0.001)
 
     async def put(self, name, entry):
         self.revision = await self._write(DATA, data_key("foo", name), encode_entry(entry))
 
-    async def beat(self, digest, count, *, instance="one", revision=None, epoch=None, reset=0):
+    async def beat(self, digest, count, *, instance="one", revision=None, epoch=None, reset=0, age_s=0.0):
         revision = self.revision if revision is None else revision
         epoch = epoch or self._view.data.epoch
-        beat = Heartbeat(instance, "http://one", count, digest, epoch, revision, reset)
+        beat = Heartbeat(instance, "http://one", count, digest, epoch, revision, reset, age_s)
         written = await self._write(ALIVE, "foo", beat.encode())
         async with asyncio.timeout(5):
             while self._view.alive.revision < written:
@@ -315,3 +318,62 @@ async def test_a_reset_that_is_older_or_known_already_changes_nothing(fake, make
     assert seen.root("foo").entries == {"a": new}
     assert seen.root("foo").reset_at == 1000
     assert not seen.root("foo").fresh
+
+
+async def test_what_a_tier_tells_is_no_fresher_than_it_is_there(fake, make_entry, eventually):
+    publisher, _, seen = fake
+    await publisher.claim("tier", origin="one", via=("tier",))
+    await publisher.put("a", make_entry())
+    await eventually(lambda: seen.root("foo").entries)
+    root = seen.root("foo")
+    await publisher.beat(root.digest, 1, instance="tier")
+    assert root.freshness.word == "fresh"
+    await publisher.beat(root.digest, 1, instance="tier", age_s=100.0)
+    assert (root.state, root.freshness.word) == ("online", "unverified")
+    assert root.freshness.age_s == pytest.approx(100, abs=2)
+    await publisher.beat("f" * 32, 1, instance="tier", age_s=200.0)  # of what is not the same it says nothing
+    assert root.freshness.age_s == pytest.approx(100, abs=2)
+    await publisher.beat(root.digest, 1, instance="tier")
+    assert root.freshness.word == "fresh"
+
+
+async def test_what_was_never_confirmed_here_is_known_with_its_age(fake):
+    publisher, _, seen = fake
+    assert seen.root("foo").confirmed_at is None
+    await publisher.beat(seen.root("foo").digest, 0, age_s=3600.0)
+    assert seen.root("foo").freshness.age_s == pytest.approx(3600, abs=2)
+
+
+async def test_a_root_that_comes_from_here_is_not_followed(observe, write, make_entry, eventually):
+    view, seen = await observe(instance="me")
+    await eventually(lambda: view.synced)
+    publisher = Publisher(write, view)
+    await publisher.claim("one")
+    await publisher.put("a", entry := make_entry())
+    await eventually(lambda: seen.root("foo").entries)
+    await publisher.beat(digest := seen.root("foo").digest, 1)
+    assert seen.root("foo").fresh
+    with capture_logs() as logs:
+        for _ in range(2):
+            await publisher.claim("tier", origin="one", via=("me", "tier"))
+        await publisher.put("a", make_entry())
+        await publisher.put("b", make_entry())
+        await eventually(lambda: view.data.revision >= publisher.revision)
+        await publisher.beat(digest, 1, instance="tier")
+    assert [entry["event"] for entry in logs].count("root comes from here, and is not followed") == 1
+    assert (view.loops, view.position) == ({"foo"}, None)
+    assert (seen.root("foo").entries, seen.root("foo").instance) == ({"a": entry}, "one")
+    await eventually(lambda: not seen.root("foo").fresh)
+    await publisher.claim("one")
+    assert view.loops == set()
+    await eventually(lambda: set(seen.root("foo").entries) == {"a", "b"})
+
+
+async def test_a_root_that_came_back_before_it_was_known_is_not_there(observe, write, eventually, make_entry):
+    view, seen = await observe(instance="me")
+    await eventually(lambda: view.synced)
+    publisher = Publisher(write, view)
+    await publisher.put("a", make_entry())
+    await publisher.claim("tier", origin="one", via=("me", "tier"))
+    await eventually(lambda: view.data.revision >= publisher.revision)
+    assert (seen.roots, view.loops) == ({}, {"foo"})

@@ -9,6 +9,7 @@ from caterva2.errors import Corrupt
 from caterva2.model.catalogue import Entry
 
 COUNTS = st.integers(0, 2**63)
+AGES = st.floats(0, allow_infinity=False, allow_nan=False)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 ENTRIES = st.builds(
     Entry,
@@ -45,8 +46,8 @@ def test_entries_survive_the_bus(entry):
 
 @settings(deadline=None)  # the machine may be busy
 @given(
-    st.builds(Heartbeat, TEXT, TEXT, COUNTS, st.none() | TEXT, TEXT, COUNTS, COUNTS),
-    st.builds(Claim, TEXT, TEXT, TEXT, COUNTS),
+    st.builds(Heartbeat, TEXT, TEXT, COUNTS, st.none() | TEXT, TEXT, COUNTS, COUNTS, AGES),
+    st.builds(Claim, TEXT, TEXT, TEXT, COUNTS, TEXT, st.lists(TEXT, max_size=4).map(tuple)),
 )
 def test_heartbeats_and_claims_survive_the_bus(beat, claim):
     assert Heartbeat.decode(beat.encode()) == beat
@@ -79,3 +80,23 @@ def test_unknown_members_are_ignored():
 def test_lone_surrogates_of_a_message_do_not_stop_an_announcement():
     entry = Entry("a", 1, 2, "file", 3.0, error="bad name \udcff")
     assert "bad name" in decode_entry(encode_entry(entry)).error
+
+
+def test_what_tiers_add_may_be_missing_but_not_be_wrong():
+    claim, beat = Claim("i", "http://u"), Heartbeat("i", "http://u", 1, None, "e", 2)
+    older = json.loads(claim.encode()) | json.loads(beat.encode())
+    for name in ("origin", "via", "age_s"):
+        del older[name]
+    assert Claim.decode(json.dumps(older).encode()) == claim
+    assert Heartbeat.decode(json.dumps(older).encode()) == beat
+    for decode, wrong in (
+        (Claim.decode, {"via": "t"}),
+        (Claim.decode, {"via": [1]}),
+        (Claim.decode, {"origin": None}),
+        (Heartbeat.decode, {"age_s": -1}),
+        (Heartbeat.decode, {"age_s": True}),
+        (Heartbeat.decode, {"age_s": "1"}),
+        (Heartbeat.decode, {"age_s": float("inf")}),
+    ):
+        with pytest.raises(Corrupt, match=next(iter(wrong))):
+            decode(json.dumps(older | wrong).encode())

@@ -19,7 +19,8 @@ FILE = Entry("f" * 32, 8, 0, "file", 2.5, error="corrupt: \ud800 'é'\n")
 def filled(entries, *roots):
     catalogue = Catalogue()
     for root in roots:
-        catalogue.set_root(root, url=f"http://{root}:1", title="Données", instance="i")
+        via = ("t", "i")
+        catalogue.set_root(root, url=f"http://{root}:1", title="Données", instance="i", origin="o", via=via)
         for name, entry in entries.items():
             catalogue.apply(root, name, entry)
     return catalogue
@@ -42,6 +43,7 @@ async def test_a_catalogue_is_the_same_after_it(monkeypatch):
             mine.root(name).title,
             mine.root(name).instance,
         )
+        assert (root.origin, root.via) == (mine.root(name).origin, mine.root(name).via)
     assert events == ["created"] * 12
 
 

@@ -119,6 +119,21 @@ def test_offline_what_is_here_is_read_and_says_how_old_it_is(stacked, root, arra
     np.testing.assert_array_equal(part(groups, "leaf", "cold.b2nd", 3)[1], array[::-1][3].ravel())
 
 
+def test_a_tier_that_follows_keeps_everything_readable(stacked, root, array) -> None:
+    groups = with_leaf(stacked(1))
+    groups.post("tier 1", "/api/follow/foo?mode=full")
+
+    def complete() -> bool:
+        rows = groups.json("tier 1", "/api/followed")["datasets"]
+        return len(rows) == 2 and all(row["complete"] for row in rows)
+
+    wait_for(complete, 20, lambda: groups.json("tier 1", "/api/followed"))
+    groups.ways[0].set_state("cut")
+    for plane in range(48):
+        np.testing.assert_array_equal(part(groups, "leaf", "cold.b2nd", plane)[1], array[plane].ravel())
+    wait_for(lambda: not groups.is_fresh("leaf"), 5 + BUSY_S, lambda: groups.info("leaf"))
+
+
 def test_cut_off_everything_below_can_be_started_again(stacked, root, array) -> None:
     """The tier, the broker below it and the subscriber are killed; they come back with what was there."""
     groups = with_leaf(stacked(1))

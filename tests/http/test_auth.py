@@ -44,3 +44,18 @@ async def test_an_empty_token_lets_nobody_in() -> None:
     for headers in ([], [(b"authorization", b"Bearer ")]):
         await TokenMiddleware(app, [Token("")])({"type": "http", "headers": headers}, None, send)
     assert [m["status"] for m in sent if "status" in m] == [401, 401]
+
+
+async def test_either_of_two_tokens_will_do() -> None:
+    let_in = []
+
+    async def app(scope, receive, send) -> None:
+        let_in.append(scope["headers"][0][1])
+
+    async def send(message) -> None:
+        pass
+
+    guarded = TokenMiddleware(app, [Token("correct-horse"), Token("battery-staple")])
+    for value in (b"Bearer correct-horse", b"Bearer battery-staple", b"Bearer correct-staple"):
+        await guarded({"type": "http", "headers": [(b"authorization", value)]}, None, send)
+    assert let_in == [b"Bearer correct-horse", b"Bearer battery-staple"]

@@ -23,7 +23,7 @@ FILE = Entry("f" * 32, 8, 0, "file", 2.5, error="corrupt: no frame")
 async def test_a_catalogue_is_known_again_unconfirmed(tmp_path) -> None:
     store, catalogue = SubscriberStore(tmp_path / "db"), Catalogue()
     store.keep(catalogue)
-    catalogue.set_root("foo", url="http://h:1", title="Données", instance="i1")
+    catalogue.set_root("foo", url="http://h:1", title="Données", instance="i1", origin="o", via=("t", "i1"))
     catalogue.set_state("foo", "online")
     catalogue.apply("foo", "dir/a b é.b2nd", ARRAY)
     catalogue.apply("foo", "x", FILE)
@@ -39,6 +39,7 @@ async def test_a_catalogue_is_known_again_unconfirmed(tmp_path) -> None:
     root = again.root("foo")
     assert (root.url, root.title, root.instance, root.state) == ("http://h:1", "Données", "i1", "unknown")
     assert root.entries == {"dir/a b é.b2nd": ARRAY, "x": FILE}
+    assert (root.origin, root.via) == ("o", ("t", "i1"))
     assert root.digest == catalogue.root("foo").digest
     assert not root.freshness.fresh
     assert 0 <= root.freshness.age_s < 60
@@ -218,3 +219,13 @@ async def test_a_position_is_known_again_and_forgotten_with_the_first_change_tha
     await asyncio.sleep(0)
     assert store.position() is None
     store.close()
+
+
+def test_it_has_a_name_that_stays(tmp_path) -> None:
+    names = []
+    for state in ("db", "db", "other"):
+        store = SubscriberStore(tmp_path / state)
+        names += [store.instance(), store.instance()]
+        store.close()
+    assert len(set(names[:4])) == 1
+    assert names[4] != names[0]
