@@ -64,7 +64,10 @@ def test_info_of_what_is_followed(cat2) -> None:
     keys = {"path", "etag", "size", "cached_bytes", "complete", "mode", "freshness", "age_s"}
     assert set(rows[0]) == keys
     assert {row["mode"] for row in rows} == {"cached"}
-    cat2("follow", "--full", "foo/dir1/*")
+    cat2("follow", "--full", "--wait", "foo/dir1/*")
+    waited = [row for row in cat2("info", "--json") if row["path"].startswith("foo/dir1/")]
+    assert waited and all(row["complete"] for row in waited)
+    assert "--full" in cat2("follow", "--wait", "foo/dir1/*", code=2)
     cat2("follow", "--meta", "foo/ds-1d.b2nd")
     assert [row["mode"] for row in cat2("info", "--json")] == ["full", "full", "meta"]
     assert "exclude" in cat2("follow", "--full", "--meta", "foo", code=2)

@@ -86,11 +86,11 @@ class FinishedCache:
                 stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
                 self._copy()
                 self._known = self._read_known()
+                self._index = Index(self._scratch / INDEX)
             except StateInUse:
                 raise
-            except OSError as error:
+            except (OSError, sqlite3.Error) as error:
                 raise ConfigError(f"the cache {self.directory} cannot be read: {error}") from error
-            self._index = Index(self._scratch / INDEX)
             stack.callback(self._index.close)
             self._stack = stack.pop_all()
         return self

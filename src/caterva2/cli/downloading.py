@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +11,7 @@ from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
 from caterva2.cli.output import human_bytes, print_json
+from caterva2.cli.progress import bytes_progress
 
 __all__ = ["download"]
 
@@ -28,7 +27,7 @@ def download(
     connection: Connection = DEFAULT,
 ) -> None:
     """Save a dataset's file, byte for byte and with its time. A broken download is resumed."""
-    with connection.open() as client, _progress(path) as progress:
+    with connection.open() as client, bytes_progress(path) as progress:
         record = client.download(path, directory, progress)
     if json:
         print_json(asdict(record))
@@ -37,18 +36,3 @@ def download(
     kept = record.bytes - record.fetched_bytes
     resumed = f", {human_bytes(kept)} of it were there" if kept > 0 else ""
     print(f"{human_bytes(record.bytes)} in {record.seconds:.1f} s{resumed}", file=sys.stderr)
-
-
-@contextmanager
-def _progress(path: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on the terminal; nothing where stderr is none."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(path, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

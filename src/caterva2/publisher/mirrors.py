@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TypeVar
 
 import structlog
 
@@ -21,12 +19,10 @@ from caterva2.cache.finished import FinishedCache
 from caterva2.cache.index import Row
 from caterva2.errors import Corrupt, NotFound, Unavailable
 from caterva2.model.catalogue import Catalogue
-from caterva2.model.extents import Extent, digest
-from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
-from caterva2.publisher.store import PublisherStore, Record
+from caterva2.publisher.checks import MirrorCheck
+from caterva2.publisher.store import PublisherStore
 from caterva2.publisher.versions import entry_of
-from caterva2.source.files import LocalFile, StatKey, stat_key
 from caterva2.source.local import LocalVersion
 
 __all__ = ["MirrorCounts", "MirrorRoot"]
@@ -39,11 +35,6 @@ REPORT_S = 5.0
 
 BEAT_S = 2.0
 """How often it is looked whether the directory is still there, in seconds."""
-
-NO_FILE = StatKey(0, 0, 0, 0)
-"""Of a version without bytes, which needs no file."""
-
-R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
@@ -108,9 +99,7 @@ class MirrorRoot:
         self._cache = cache
         self._rows = rows
         self._catalogue = catalogue
-        self._store = store
-        self._known = store.records(root)
-        self._executor = executor
+        self._check = MirrorCheck(root, cache, store, executor)
         self._unchecked = dict.fromkeys(sorted(rows, key=lambda name: rows[name].size))  # small ones first
         self._checking: set[str] = set()
         self._published: dict[str, LocalVersion] = {}
@@ -214,7 +203,7 @@ class MirrorRoot:
         for names in (self._unfinished, self._wrong):
             names.discard(name)
         try:
-            checked = await self._checked(row)
+            checked = await self._check.of(row)
         except (Corrupt, OSError, sqlite3.Error) as error:
             log.warning("not published: it is not what it was", dataset=str(row.path), reason=str(error))
             self._withdraw(name, self._wrong)
@@ -229,52 +218,6 @@ class MirrorRoot:
         names.add(name)
         if self._published.pop(name, None) is not None:
             self._catalogue.apply(self.root, name, None)
-
-    async def _checked(self, row: Row) -> tuple[Head, LocalVersion] | None:
-        """Return a version's head and its file, if all is right; None if it is unfinished.
-
-        Raises
-        ------
-        Corrupt
-            If some of it is wrong.
-        OSError, sqlite3.Error
-            If it cannot be read.
-        """
-        manifest = await self._thread(partial(self._cache.manifest, row))
-        if manifest is None:
-            return None
-        head, pages = manifest
-        if (head.path, head.etag, head.generation) != (row.path, row.etag, row.generation):
-            raise Corrupt(f"the index has it as {row.etag}, its manifest as {head.etag}")
-        if not head.size:
-            return head, LocalVersion(head.etag, head.generation, str(self._cache.mirrors), "", NO_FILE)
-        file = LocalVersion(
-            head.etag,
-            head.generation,
-            str(self._cache.mirrors),
-            self._cache.file_of(row),
-            await self._thread(lambda: stat_key((self._cache.mirrors / self._cache.file_of(row)).stat())),
-        )
-        if file.key.size != head.size:
-            raise Corrupt(f"its file has {file.key.size:,} bytes, not {head.size:,}")
-        record = Record(file.key, None, entry_of(head))
-        if self._known.get(row.path.name) != record:
-            await self._thread(partial(_compare, file, head.fixed))
-            for page in pages:  # one after the other: between two it can be cancelled
-                await self._thread(partial(_compare, file, page.extents()))
-            await self._thread(partial(self._note, row.path.name, record))
-        return head, file
-
-    def _note(self, name: str, record: Record) -> None:
-        """Note that a file was checked. If that cannot be written, it is checked again at the next start."""
-        self._known[name] = record
-        try:
-            self._store.save(self.root, [(name, record, None)])
-        except sqlite3.Error as error:
-            log.warning("check not noted", dataset=f"{self.root}/{name}", reason=str(error))
-
-    async def _thread(self, function: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     # -- as `Originals` --------------------------------------------------------------------------
 
@@ -310,23 +253,6 @@ class MirrorRoot:
 
     def save_page(self, path: DatasetPath, etag: str, number: int, data: bytes) -> None:
         """Do nothing: nothing is written here. See `Originals.save_page`."""
-
-
-def _compare(version: LocalVersion, extents: Iterable[Extent]) -> None:
-    """Hash extents of a file.
-
-    Raises
-    ------
-    Corrupt
-        If one does not match its digest, or the file is being changed.
-    OSError
-    """
-    with LocalFile(version.directory, version.file) as file:
-        for extent in extents:
-            if digest(file.read(extent.offset, extent.size)) != extent.digest:
-                raise Corrupt(f"{extent.size} bytes at offset {extent.offset} do not match their digest")
-        if file.key() != version.key:
-            raise Corrupt("its file is being changed")
 
 
 def _identity(cache: FinishedCache) -> tuple[int, int] | None:

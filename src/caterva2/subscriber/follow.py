@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import get_args
 
@@ -30,6 +31,9 @@ LARGE_BYTES = 64 * 1024 * 1024
 RETRY_S = 5.0
 """What could not be had of a root that is online is tried again after so many seconds."""
 
+WORTH_SAYING_S = 5.0
+"""Of all that takes longer the log says when it is done."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -51,7 +55,8 @@ class Follower:
         self._source = source
         self._patterns = _load(store)
         self._behind: set[DatasetPath] = set()  # wanted in full, and not known to be here in full
-        self._mirrored = True
+        self._behind_since: float | None = None
+        self._said_so = False
         self._at_work = 0
         self._heads = _Waiting()
         self._small = _Waiting()
@@ -115,6 +120,7 @@ class Follower:
             followed = ", ".join(self._patterns) or "nothing"
             raise NotFound(pattern, f"{pattern!r} is not followed (followed: {followed})")
         self._patterns = _load(self._store)
+        self._behind = {path for path in self._behind if self.mode(path) == "full"}
         return len(matching(self._catalogue, [pattern]))
 
     def followed(self) -> list[DatasetPath]:
@@ -157,12 +163,13 @@ class Follower:
             path = await waiting.next()
             mode = self.mode(path)
             if mode is None:
-                self._behind.discard(path)
                 continue
             self._at_work += 1
             try:
                 await work(path, mode)
             except (NotFound, Changed) as error:  # we hear of what comes next
+                if isinstance(error, NotFound):
+                    self._behind.discard(path)
                 log.debug("changed while it was refreshed", dataset=str(path), reason=str(error))
             except Caterva2Error as error:
                 log.debug("cannot be refreshed now", dataset=str(path), reason=str(error))
@@ -175,8 +182,10 @@ class Follower:
 
     async def _fetch_head(self, path: DatasetPath, mode: FollowMode) -> None:
         if mode == "full":
-            self._mirrored = False
             self._behind.add(path)
+            self._behind_since = self._behind_since or time.monotonic()
+        else:
+            self._behind.discard(path)
         head = await self._source.head(path)
         if mode != "meta":
             waiting = self._small if head.size < LARGE_BYTES else self._large
@@ -189,11 +198,14 @@ class Follower:
             self._behind.discard(path)
 
     def _note_mirrored(self) -> None:
-        """Say so, when all that is wanted in full has come to be here."""
-        idle = not (self._at_work or self._heads or self._small or self._large)
-        if idle and not self._mirrored and not self._behind:
-            self._mirrored = True
-            log.info("all that is followed in full is here")
+        """Say so, when all that is wanted in full has come to be here: of mere changes not to everybody."""
+        busy = self._at_work or self._heads or self._small or self._large or self._behind
+        if busy or self._behind_since is None:
+            return
+        took_s, self._behind_since = time.monotonic() - self._behind_since, None
+        say = log.debug if self._said_so and took_s < WORTH_SAYING_S else log.info
+        self._said_so = True
+        say("all that is followed in full is here", took_s=round(took_s, 1))
 
 
 class _Waiting:
