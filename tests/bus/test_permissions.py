@@ -14,7 +14,7 @@ def test_only_publishers_write_and_only_their_roots():
     assert writes("subscriber") == writes("broker") == set()
     assert writes("publisher", ["foo"]) == {"$KV.C2_ROOTS.foo", "$KV.C2_ALIVE.foo", "$KV.C2_DATA.foo.>"}
     assert writes("publisher", ["a.b"]) == {"$KV.C2_ROOTS.a=2Eb", "$KV.C2_ALIVE.a=2Eb", "$KV.C2_DATA.a=2Eb.>"}
-    assert writes("publisher") == {f"$KV.{bucket}.>" for bucket in BUCKETS}
+    assert writes("publisher") == {f"$KV.C2_{bucket}.>" for bucket in ("ROOTS", "ALIVE", "DATA")}
     assert writes("subscriber", republish=True) == {"$KV.C2_SOURCES.*"}
 
 

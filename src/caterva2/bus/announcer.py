@@ -395,9 +395,8 @@ class _RootAnnouncer:
         while True:
             began = loop.time()
             try:
-                with contextlib.suppress(
-                    TimeoutError
-                ):  # who cannot be asked cannot give it to another either
+                # while nobody answers whose it is, nobody can take it over either
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ASKED_S):
                         await check_claim(client, self._root, self._claim)
                 while loop.time() < began + BEAT_S:

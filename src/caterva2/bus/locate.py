@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from caterva2.bus.access import Access
-from caterva2.bus.connection import BusAddress, ask_broker
+from caterva2.bus.address import BusAddress
+from caterva2.bus.connection import ask_broker
 from caterva2.config import PublisherSettings, ServiceSettings, SubscriberSettings
 
 __all__ = ["existing_bus", "locate", "meeting_place"]

@@ -22,6 +22,8 @@ Role = Literal["broker", "publisher", "subscriber"]
 SOURCES = "C2_SOURCES"
 """Subscribers that others may ask: each writes a key of its own, which nobody knows beforehand."""
 
+_ALL = tuple(dict.fromkeys((*BUCKETS, SOURCES)))
+
 _API = "$JS.API"
 
 
@@ -55,9 +57,9 @@ def permissions_of(
     domain : str, optional
         For users of a leaf node: the domain of the cluster, to which it maps what they ask for.
     """
-    publish = [subject for bucket in (*BUCKETS, SOURCES) for subject in _reading(bucket)]
+    publish = [subject for bucket in _ALL for subject in _reading(bucket)]
     if role == "broker":
-        publish += [f"{_API}.STREAM.CREATE.KV_{bucket}" for bucket in (*BUCKETS, SOURCES)]
+        publish += [f"{_API}.STREAM.CREATE.KV_{bucket}" for bucket in _ALL]
     elif role == "publisher":
         publish += [f"{_API}.STREAM.MSG.GET.KV_{bucket}" for bucket in (ROOTS, ALIVE)]
         publish += [f"$KV.{bucket}.{key}" for bucket, key in _keys(roots)]
