@@ -31,6 +31,8 @@ def locate(settings: PublisherSettings | SubscriberSettings) -> Callable[[], Awa
         if settings.bus:
             return BusAddress(settings.bus, access=access, replicas=settings.bus_replicas)
         told = await ask_broker(settings.broker, settings.token)
+        if told.token is not None:  # a server of the broker's own: nobody else's credentials are for it
+            return replace(told, access=replace(access, credentials=None))
         return replace(told, access=access, replicas=settings.bus_replicas)
 
     return ask
