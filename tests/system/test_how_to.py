@@ -41,7 +41,7 @@ def test_nats_server_takes_the_configurations(site, certificates: dict[str, Path
         users = site.run("bus", "check", "--permissions", "--role", *role).stdout
         variables = dict.fromkeys([*re.findall(r"password: \$(\w+)", users), "SITE_PASSWORD"], "secret-of-it")
         (site.directory / "users.conf").write_text(users)
-        configurations = blocks("nats-cluster.md", "conf")
+        configurations = blocks("nats-cluster.md", "text")
         assert len(configurations) == 2
         for configuration in configurations:
             text = configuration.replace("/var/lib/nats", str(site.directory / "store"))
