@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from caterva2.bus.buckets import ALIVE, DATA, ROOTS, Bucket, Gone, Stored, ensure
+from caterva2.bus.buckets import ALIVE, DATA, ROOTS, Bucket, Gone, Stored
 from caterva2.bus.connection import BusAddress, close, connect
+from caterva2.bus.streams import ensure
 from caterva2.errors import BusError
 
 

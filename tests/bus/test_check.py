@@ -4,7 +4,8 @@ from nats.js import api
 from caterva2.bus.access import Access
 from caterva2.bus.buckets import ALIVE, BUCKETS, ROOTS, config_of
 from caterva2.bus.check import check_bus
-from caterva2.bus.connection import BusAddress, close, connect, open_client
+from caterva2.bus.client import open_client
+from caterva2.bus.connection import BusAddress, close, connect
 from caterva2.bus.permissions import permissions_of, server_block
 from caterva2.testing.nats_cluster import nats_cluster
 

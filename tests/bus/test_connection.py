@@ -7,8 +7,9 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from caterva2.bus.address import without_secrets
 from caterva2.bus.buckets import DATA, Bucket
-from caterva2.bus.connection import Bus, BusAddress, ask_broker, connect, without_secrets
+from caterva2.bus.connection import Bus, BusAddress, ask_broker, connect
 from caterva2.bus.server import NatsServer, find_binary
 from caterva2.config import Token
 from caterva2.errors import BusError, Corrupt, Unauthorized, Unavailable

@@ -1,27 +1,55 @@
-from caterva2.bus.access import Access
+import pytest
+
 from caterva2.bus.buckets import ALIVE
 from caterva2.bus.connection import Bus, BusAddress, close, connect
 from caterva2.bus.leader import Leader
 from caterva2.testing.nats_cluster import nats_cluster
 
 
-async def test_lost_majority_is_noticed_while_it_matters(tmp_path, stack, spawn, eventually):
-    with nats_cluster(tmp_path) as nats:
-        first = BusAddress((nats.urls[0],), access=Access())
+@pytest.fixture
+def cluster(tmp_path):
+    with nats_cluster(tmp_path) as cluster:
+        yield cluster
 
-        async def locate():
-            return first
 
-        await close(await connect(first))
-        bus = await stack.enter_async_context(Bus(locate))
-        await bus.wait_connected()
-        in_doubt, idle = Leader(bus, ALIVE, lambda: True), Leader(bus, ALIVE, lambda: False)
-        for leader in (in_doubt, idle):
-            spawn(leader.run())
-        assert in_doubt.there
-        for node in nats.nodes[1:]:
-            node.kill()
-        await eventually(lambda: not in_doubt.there)
-        assert idle.there
-        nats.nodes[1].start()
-        await eventually(lambda: in_doubt.there, 40)
+@pytest.fixture
+async def survivor(cluster, stack, eventually):
+    """A connection to a server that leads nothing, and the two others."""
+    await close(await connect(BusAddress(tuple(cluster.urls))))
+    await eventually(lambda: cluster.leader(f"KV_{ALIVE}"))
+    leading = cluster.leader(f"KV_{ALIVE}")
+    other, survivor = (node for node in cluster.nodes if node is not leading)
+    address = BusAddress((cluster.urls[cluster.nodes.index(survivor)],))
+
+    async def locate():
+        return address
+
+    bus = await stack.enter_async_context(Bus(locate))
+    await bus.wait_connected()
+    return bus, (leading, other)
+
+
+async def test_missing_leader_is_noticed_while_it_matters(survivor, spawn, eventually):
+    bus, others = survivor
+    in_doubt, idle = Leader(bus, ALIVE, lambda: True), Leader(bus, ALIVE, lambda: False)
+    for leader in (in_doubt, idle):
+        spawn(leader.run())
+    assert in_doubt.there
+    for node in others:
+        node.kill()
+    await eventually(lambda: not in_doubt.there)
+    assert idle.there
+
+
+async def test_publisher_is_not_taken_for_gone_while_nobody_leads(survivor, announce, observe, eventually):
+    bus, others = survivor
+    _, catalogue = await observe(bus=bus)
+    await announce(bus=bus)
+    await eventually(lambda: "foo" in catalogue.roots and catalogue.root("foo").fresh)
+    states = []
+    catalogue.listen(lambda event, _: states.append(event.kind))
+    for node in others:
+        node.kill()
+    await eventually(lambda: catalogue.root("foo").state != "online")
+    assert catalogue.root("foo").state == "unknown"
+    assert "offline" not in states

@@ -1,6 +1,7 @@
 import pytest
 
-from caterva2.bus.connection import BusAddress
+from caterva2.broker.service import BrokerService
+from caterva2.bus.connection import BusAddress, close, connect
 from caterva2.bus.locate import existing_bus, locate, meeting_place
 from caterva2.config import Address, BrokerSettings, SubscriberSettings
 from caterva2.errors import ConfigError, Unavailable
@@ -30,6 +31,14 @@ async def test_without_a_bus_the_broker_is_asked():
     with pytest.raises(Unavailable, match=NOBODY):
         await locate(settings)()
     assert meeting_place(settings) == NOBODY
+
+
+async def test_credentials_are_not_for_the_server_of_a_broker(tmp_path, credentials):
+    async with BrokerService(BrokerSettings(listen=HERE, state=tmp_path / "broker")) as broker:
+        settings = SubscriberSettings(listen=HERE, broker=broker.address.url, bus_credentials=credentials)
+        address = await locate(settings)()
+        assert (address.token, address.access.credentials) == (broker.nats.token, None)
+        await close(await connect(address))
 
 
 def test_what_is_in_the_file_is_told_to_nobody(credentials):

@@ -157,7 +157,7 @@ def test_whole_job_through_a_broker_that_tells_no_credentials(group: Group, subs
 
 def test_root_that_is_not_permitted_is_said(group: Group, subscriber: str) -> None:
     publisher = group.start("publisher", "p2", f"bar={group.root}", *group.bus("publisher"))
-    publisher.wait_for_line(r"permission denied on the bus.*|.*c2_roots\.bar.*permission denied")
+    publisher.wait_for_line(r"c2_roots\.bar.*permission denied")
     assert "bar" not in group.get(f"{subscriber}/api/roots")
     publisher.stop()
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from caterva2.bus.connection import BusAddress
+from caterva2.bus.address import BusAddress
 from caterva2.bus.snapshot import Snapshots
 
 __all__ = ["broker_router"]

@@ -14,19 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
-from nats.aio.client import Client
+from caterva2.errors import ConfigError
 
-from caterva2.errors import BusError, ConfigError
-
-__all__ = ["Access", "BusClient", "NoTls", "denies", "read_credentials"]
+__all__ = ["Access", "read_credentials"]
 
 _SEED = re.compile(r"SU[A-Z2-7]{56}")
-_DENIED = re.compile(r"permissions violation for (?:publish|subscription) to \"([^\"]+)\"", re.IGNORECASE)
-
-_API = re.compile(r"^\$js\.[^.]+\.api\.")
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,66 +99,3 @@ def read_credentials(path: Path) -> dict[str, Any]:
 def _need_nkeys(path: Path) -> None:
     if find_spec("nkeys") is None:
         raise ConfigError(f"to use the keys in {path}, install the extra: pip install 'caterva2[nkeys]'")
-
-
-class NoTls(BusError):
-    """A server does not speak TLS, and is to."""
-
-
-class BusClient(Client):
-    """The client of NATS; it insists on TLS where that is wanted, and knows what it was denied.
-
-    A server denies without answering: who asked waits in vain, and the reason comes aside.
-
-    Parameters
-    ----------
-    tls : bool
-        Show nothing to a server that does not speak TLS.
-    """
-
-    def __init__(self, *, tls: bool = False) -> None:
-        super().__init__()
-        self._insists_on_tls = tls
-        self._denied: set[str] = set()
-
-    def _connect_command(self) -> bytes:
-        # The client takes it from the server whether to speak TLS: anybody on the way could say no
-        if self._insists_on_tls and not self.speaks_tls:
-            raise NoTls("it does not speak TLS, which tls:// and bus_ca ask for")
-        return super()._connect_command()
-
-    def take_error(self, error: Exception) -> None:
-        """Take in what the server says beside its answers."""
-        found = _DENIED.search(str(error))
-        if found is None:
-            return
-        subject = _without_domain(found[1].lower())  # as it is told
-        if subject in self._denied:
-            return
-        self._denied.add(subject)
-        log.warning("permission denied on the bus: see cat2 bus check --permissions", subject=found[1])
-
-    @property
-    def speaks_tls(self) -> bool:
-        """Whether what is sent to the server is encrypted."""
-        return bool(self._server_info.get("tls_required"))
-
-    @property
-    def wants_certificate(self) -> bool:
-        """Whether the server asks for a certificate of ours."""
-        return bool(self._server_info.get("tls_verify"))
-
-    @property
-    def denied(self) -> frozenset[str]:
-        """The subjects that this connection may not use, of those that it tried; in lower case."""
-        return frozenset(self._denied)
-
-
-def _without_domain(subject: str) -> str:
-    """Return the subject that was used, where a leaf node made another of it."""
-    return _API.sub("" if "api.$kv." in subject else "$js.api.", subject)
-
-
-def denies(client: Client, subject: str) -> bool:
-    """Return whether a server said that a connection may not use a subject."""
-    return isinstance(client, BusClient) and subject.lower() in client.denied

@@ -13,23 +13,13 @@ from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
-from caterva2.bus.access import BusClient, denies
-from caterva2.bus.buckets import (
-    ALIVE,
-    BUCKETS,
-    DATA,
-    REQUEST_S,
-    ROOTS,
-    VERSION_NEEDED,
-    Bucket,
-    config_of,
-    ensure,
-    stream_info,
-)
-from caterva2.bus.connection import BusAddress, close, open_client, without_secrets
+from caterva2.bus.address import BusAddress, without_secrets
+from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, REQUEST_S, ROOTS, Bucket, config_of
+from caterva2.bus.client import BusClient, close, denies, open_client
 from caterva2.bus.keys import data_key, root_key
 from caterva2.bus.permissions import Role
-from caterva2.errors import BusError, Unavailable
+from caterva2.bus.streams import REPLICAS, VERSION_NEEDED, ensure, stream_info
+from caterva2.errors import BusError, ConfigError, Unavailable
 
 __all__ = ["Finding", "check_bus"]
 
@@ -100,6 +90,8 @@ async def _check_server(url: str, address: BusAddress, clients: list[BusClient])
     check = f"server {without_secrets(url)}"
     try:
         client = await open_client(url, address)
+    except ConfigError:
+        raise
     except BusError as error:
         return Finding(check, False, str(error))
     except (NatsError, OSError, TimeoutError, ValueError) as error:
@@ -138,7 +130,7 @@ async def _check_buckets(
             yield Finding("buckets", False, str(error))
             return
     for bucket in BUCKETS:
-        finding = await _check_bucket(client, bucket)
+        finding = await _check_bucket(client, bucket, address.replicas or REPLICAS)
         yield finding
         if finding.ok:
             yield await _check_reading(client, bucket)
@@ -148,7 +140,7 @@ async def _check_buckets(
             yield done
 
 
-async def _check_bucket(client: BusClient, bucket: str) -> Finding:
+async def _check_bucket(client: BusClient, bucket: str, replicas: int) -> Finding:
     check = f"bucket {bucket}"
     try:
         found = await stream_info(client.jetstream(timeout=REQUEST_S), bucket)
@@ -159,22 +151,17 @@ async def _check_bucket(client: BusClient, bucket: str) -> Finding:
     wrong = _differences(found.config, config_of(bucket))
     if wrong:
         return Finding(check, False, f"{'; '.join(wrong)}. Remove it: it will be made anew, and filled")
-    return _check_replicas(check, bucket, found)
+    return _check_replicas(check, bucket, found, replicas)
 
 
-def _check_replicas(check: str, bucket: str, found: api.StreamInfo) -> Finding:
-    replicas = found.config.num_replicas or 1
-    cluster = found.cluster
+def _check_replicas(check: str, bucket: str, found: api.StreamInfo, wanted: int) -> Finding:
+    replicas, cluster = found.config.num_replicas or 1, found.cluster
     if cluster is None or not cluster.name:
         return Finding(check, True, "on one server")
+    state = f"on {replicas} of the servers, led by {cluster.leader}"
+    if replicas < wanted:
+        return Finding(check, False, f"{state}: nats stream edit KV_{bucket} --replicas {wanted}")
     behind = [str(peer.name) for peer in cluster.replicas or () if peer.offline or not peer.current]
-    if replicas < 3:
-        return Finding(
-            check,
-            False,
-            f"in a cluster, but on {replicas} of its servers: nats stream edit KV_{bucket} --replicas 3",
-        )
-    state = f"on {replicas} servers, led by {cluster.leader}"
     if behind:
         return Finding(check, False, f"{state}, but {', '.join(behind)} cannot follow: is it running?")
     return Finding(check, True, state)
@@ -192,9 +179,8 @@ def _differences(found: api.StreamConfig, wanted: api.StreamConfig) -> list[str]
         "subject_delete_marker_ttl",
     )
     there, right = ({name: getattr(config, name) or None for name in names} for config in (found, wanted))
-    return [
-        f"{name} is {there[name]} in place of {right[name]}" for name in names if there[name] != right[name]
-    ]
+    wrong = [name for name in names if there[name] != right[name]]
+    return [f"{name} is {there[name]} in place of {right[name]}" for name in wrong]
 
 
 async def _check_reading(client: BusClient, bucket: str) -> Finding:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
-import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 import aiohttp
 import structlog
 from nats.errors import Error as NatsError
-from nats.errors import NoServersError
 
-from caterva2.bus.access import Access, BusClient, NoTls
-from caterva2.bus.buckets import ensure
+from caterva2.bus.address import BusAddress, without_secrets
+from caterva2.bus.client import CONNECT_S, BusClient, close, open_client
+from caterva2.bus.streams import ensure
 from caterva2.config import Token
 from caterva2.errors import BusError, Caterva2Error, ConfigError, Corrupt, Unauthorized, Unavailable
 
@@ -31,77 +26,13 @@ __all__ = [
     "checkpoint",
     "close",
     "connect",
-    "open_client",
-    "without_secrets",
 ]
-
-CONNECT_S = 3.0
-"""How long a connection may take to be made, in seconds."""
-
-CLOSE_S = 0.5
-"""How long a connection may take to be closed, in seconds; one that broke in its TLS handshake never is."""
-
-PING_S = 5
-"""Pause between pings; a connection that misses two of them is dead. In seconds."""
 
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 2.0
 """Pauses between attempts grow from one to the other, in seconds."""
 
-PENDING_BYTES = 32 << 20
-"""How much may wait to be sent, in bytes."""
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BusAddress:
-    """Where the bus is.
-
-    Attributes
-    ----------
-    urls : tuple of str
-        Servers of one NATS, each of which will do: ``nats://host:port``.
-    token : Token or None
-        What a server of the broker asks for.
-    access : Access
-        What is this service's own: it is told to nobody.
-    replicas : int or None
-        On how many servers buckets are kept that are missing, see `caterva2.bus.buckets.ensure`.
-    """
-
-    urls: tuple[str, ...] = field(repr=False)
-    token: Token | None = None
-    access: Access = field(default_factory=Access)
-    replicas: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what ``/api/bus`` answers."""
-        return {"urls": list(self.urls), "token": None if self.token is None else str(self.token)}
-
-    @classmethod
-    def from_json(cls, raw: object) -> BusAddress:
-        """Parse what ``/api/bus`` answers.
-
-        Raises
-        ------
-        Corrupt
-        """
-        urls = raw.get("urls") if isinstance(raw, dict) else None
-        if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
-            raise Corrupt("not the address of a bus: 'urls' is not a list of URLs")
-        token = raw.get("token") if isinstance(raw, dict) else None
-        if token is not None and not isinstance(token, str):
-            raise Corrupt("not the address of a bus: 'token' is not text")
-        return cls(tuple(urls), None if token is None else Token(token))
-
-    def __str__(self) -> str:
-        return ", ".join(map(without_secrets, self.urls))
-
-
-def without_secrets(text: str) -> str:
-    """Return a text without the user part of the URLs in it."""
-    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
 
 
 async def ask_broker(
@@ -193,81 +124,6 @@ async def _connect(url: str, address: BusAddress, on_closed: Callable[[], None] 
     return client
 
 
-async def open_client(
-    url: str, address: BusAddress, on_closed: Callable[[], None] | None = None
-) -> BusClient:
-    """Connect to one server of a bus, whatever it has.
-
-    Raises
-    ------
-    BusError
-        If it answers but cannot be used.
-    ConfigError
-        If the credentials cannot be read.
-    NatsError, OSError, TimeoutError, ValueError
-        If it does not answer.
-    """
-    client = BusClient(tls=address.access.insists_on_tls(url))
-    options = {"token": None if address.token is None else str(address.token), **address.access.options(url)}
-    last_error: Exception | None = None
-
-    async def closed() -> None:
-        if on_closed is not None:
-            on_closed()
-
-    async def on_error(error: Exception) -> None:
-        nonlocal last_error
-        last_error = error
-        log.debug("bus error", error=without_secrets(repr(error)))
-        client.take_error(error)
-
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            await client.connect(
-                url,
-                **options,
-                name="caterva2",
-                error_cb=on_error,
-                closed_cb=closed,
-                allow_reconnect=False,  # `Bus` does it, since server and token may be others by then
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=CONNECT_S,  # type: ignore[arg-type]  # annotated int, used as a float
-                ping_interval=PING_S,
-                max_outstanding_pings=2,
-                pending_size=PENDING_BYTES,
-            )
-    except BaseException as error:
-        await close(client)
-        if (refusal := _refusal(url, address, client, error)) is not None:
-            raise BusError(f"the nats-server at {without_secrets(url)} cannot be used: {refusal}") from error
-        if isinstance(error, NoServersError) and last_error is not None:
-            raise last_error from None
-        raise
-    return client
-
-
-def _refusal(url: str, address: BusAddress, client: BusClient, error: BaseException) -> str | None:
-    """Return why a server that answers cannot be used, and what to do; None if it is not that."""
-    text = str(error)
-    if "authorization violation" in text.lower():
-        if address.access.credentials is not None:
-            return f"it refuses the credentials in {address.access.credentials}"
-        if address.token is not None:
-            return "it refuses the token"
-        if urlsplit(url).username is not None:
-            return "it refuses the user in its URL"
-        return "it wants credentials: set bus_credentials (--bus-credentials FILE)"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        reason = error.verify_message
-        return f"its certificate is not trusted ({reason}): set bus_ca (--bus-ca FILE) to who vouches for it"
-    if isinstance(error, NoTls):
-        return str(error)
-    if client.wants_certificate and address.access.certificate is None:
-        return "it wants a certificate of this service: set bus_certificate and bus_key"
-    return None
-
-
 def checkpoint() -> None:
     """Raise the cancellation that this task was asked for and that a library swallowed.
 
@@ -277,13 +133,6 @@ def checkpoint() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-async def close(client: BusClient) -> None:
-    """Close a connection; one that is broken already as well."""
-    with contextlib.suppress(NatsError, OSError, TimeoutError):
-        async with asyncio.timeout(CLOSE_S):
-            await client.close()
 
 
 class Bus:

@@ -1,7 +1,8 @@
 """Whether a bucket has somebody who takes what is written to it.
 
 In a cluster a stream has a leader. While one is elected, some seconds after a server was lost, nothing can be
-written, though those who read may notice nothing: then silence says nothing of who should write.
+written, though those who read may notice nothing: then silence says nothing of who should write. A leader
+that lost all others answers for some more seconds: two servers of three, lost at once, may go unnoticed.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from caterva2.bus.access import Access
-from caterva2.bus.connection import BusAddress, ask_broker
+from caterva2.bus.address import BusAddress
+from caterva2.bus.connection import ask_broker
 from caterva2.config import PublisherSettings, ServiceSettings, SubscriberSettings
 
 __all__ = ["existing_bus", "locate", "meeting_place"]
@@ -30,6 +31,8 @@ def locate(settings: PublisherSettings | SubscriberSettings) -> Callable[[], Awa
         if settings.bus:
             return BusAddress(settings.bus, access=access, replicas=settings.bus_replicas)
         told = await ask_broker(settings.broker, settings.token)
+        if told.token is not None:  # a server of the broker's own: nobody else's credentials are for it
+            return replace(told, access=replace(access, credentials=None))
         return replace(told, access=access, replicas=settings.bus_replicas)
 
     return ask

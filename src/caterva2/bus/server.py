@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import structlog
 
-from caterva2.bus.connection import BusAddress
+from caterva2.bus.address import BusAddress
 from caterva2.config import Address, Token
 from caterva2.errors import BusError, StateInUse
 from caterva2.state import StateLock, process_exists

@@ -15,7 +15,7 @@ from itertools import islice
 import aiohttp
 import structlog
 
-from caterva2.bus.connection import CONNECT_S
+from caterva2.bus.client import CONNECT_S
 from caterva2.bus.records import check_entry, dump, load, members_of
 from caterva2.bus.view import Position
 from caterva2.config import Token

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import structlog
 from nats.errors import Error as NatsError
 
+from caterva2.bus.address import without_secrets
 from caterva2.bus.buckets import ALIVE_TTL_S, SOURCES, Bucket, Gone
-from caterva2.bus.connection import Bus, checkpoint, without_secrets
+from caterva2.bus.connection import Bus, checkpoint
 from caterva2.bus.records import SourceBeat
 from caterva2.bus.view import Change, View
 from caterva2.errors import BusError, Corrupt

@@ -26,8 +26,9 @@ from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, ensure, gone_of, stream_info
+from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, gone_of
 from caterva2.bus.connection import Bus, checkpoint
+from caterva2.bus.streams import ensure, stream_info
 from caterva2.errors import BusError
 
 __all__ = ["Change", "Follower", "Position", "View"]

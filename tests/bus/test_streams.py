@@ -1,0 +1,36 @@
+import pytest
+
+from caterva2.bus.buckets import BUCKETS
+from caterva2.bus.connection import BusAddress, close, connect
+from caterva2.errors import Unavailable
+from caterva2.testing.nats_cluster import nats_cluster
+
+
+async def replicas_made(address):
+    client = await connect(address)
+    try:
+        jetstream = client.jetstream()
+        return {(await jetstream.stream_info(f"KV_{bucket}")).config.num_replicas for bucket in BUCKETS}
+    finally:
+        await close(client)
+
+
+async def test_one_server_keeps_them_alone(server):
+    assert await replicas_made(server.address) == {1}
+
+
+async def test_cluster_keeps_them_on_three_servers_once_there_is_room(tmp_path):
+    with nats_cluster(tmp_path) as nats:
+        nats.nodes[2].kill()
+        address = BusAddress(tuple(nats.urls[:2]))
+        with pytest.raises(Unavailable, match=r"no room for 3 replicas|electing"):
+            await connect(address)
+        nats.nodes[2].start()
+        nats.wait_ready()
+        assert await replicas_made(address) == {3}
+        assert await replicas_made(BusAddress(address.urls, replicas=1)) == {3}
+
+
+async def test_operator_may_want_fewer(tmp_path):
+    with nats_cluster(tmp_path) as nats:
+        assert await replicas_made(BusAddress(tuple(nats.urls), replicas=1)) == {1}
