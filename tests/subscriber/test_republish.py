@@ -49,7 +49,8 @@ def republished(catalogue: Catalogue, *chosen: str) -> Republished:
 class TestAnnounced:
     def test_roots_that_were_confirmed_once(self, catalogue) -> None:
         beat = republished(catalogue, "*").beat()
-        assert (beat.instance, beat.url, beat.roots, beat.load) == ("one", NEAR, ("foo", "bar"), 0.0)
+        assert (beat.instance, beat.url, beat.roots) == ("one", NEAR, ("foo", "bar"))
+        assert 0 <= beat.load < 20
         assert republished(catalogue, "bar", "never", "nothing").beat().roots == ("bar",)
         assert republished(catalogue).beat().roots == ()
 

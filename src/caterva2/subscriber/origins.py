@@ -86,6 +86,9 @@ class Origins:
     settings : SubscriberSettings
     further : callable
         Returns the further sources of a root.
+    only_if_cached : bool
+        Further sources are asked for what they have only. So does who is one itself: nobody waits in a
+        circle.
 
     Attributes
     ----------
@@ -99,10 +102,13 @@ class Origins:
         catalogue: Catalogue,
         settings: SubscriberSettings,
         further: Callable[[str], Sequence[SourceBeat]] = lambda _root: (),
+        *,
+        only_if_cached: bool = False,
     ) -> None:
         self._catalogue = catalogue
         self._settings = settings
         self._further = further
+        self._only_if_cached = only_if_cached
         self._standings: dict[tuple[str, Kind], Standing] = {}
         self._named_at: dict[tuple[str, Kind], float] = {}
         self._budget = Budget()
@@ -176,10 +182,17 @@ class Origins:
             requests=settings.upstream_requests,
             timeout_s=settings.upstream_timeout_s,
             stats=PartStats(self.stats),
-            # who is asked by others asks them for what they have only: so nobody waits in a circle
-            only_if_cached=kind == "further" and settings.republish is not None,
+            only_if_cached=kind == "further" and self._only_if_cached,
         )
         return Standing(source, kind, settings.upstream_requests, self.choices)
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since anything was heard of those that are asked now; None if nobody is."""
+        if not self.stats.in_flight:
+            return None
+        heard_at = max(standing.source.heard_at for standing in self._standings.values())
+        return max(0.0, asyncio.get_running_loop().time() - heard_at)
 
     # -- what is known of them -------------------------------------------------------------------
 
