@@ -52,7 +52,7 @@ QUARANTINE_S = 60.0
 MOST_QUARANTINE_S = 600.0
 """A source that sent wrong bytes is not asked for so long, in seconds: doubling each time."""
 
-ASK_S = 0.1
+ASK_S = 0.2
 """A source that is silent is asked why, and has so long to answer, in seconds."""
 
 AT_WORK_S = 1.0
