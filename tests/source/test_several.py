@@ -363,6 +363,13 @@ class TestHedging:
         group.further[0].gate.clear()
         assert await read(0, 1) < 1.0 + 0.9
 
+    async def test_quick_refusals_say_nothing_of_silence(self, group, read):
+        group.further[0].faults.append(Fault("500", times=1000))
+        await asyncio.gather(*(read(0, 1, group.reader(origin=False)) for _ in range(30)))
+        assert group.asked[1] == 30
+        assert group.standings[1].patience_s == 0.25
+        assert group.standings[2].patience_s < 0.25
+
     async def test_without_a_budget_only_stalls_are(self, group, read):
         while group.budget.take():
             pass

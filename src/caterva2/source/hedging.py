@@ -187,7 +187,6 @@ class _Race:
         done, _ = await asyncio.wait(self.under_way, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             attempt = self.under_way.pop(task)
-            attempt.ended()
             answer = self._judge(attempt)
             if answer is not None:
                 self._leave_others()
@@ -207,6 +206,7 @@ class _Race:
             attempt.standing.failed(error, path, etag)
             self.errors.append((attempt.standing, error))
             return None
+        attempt.ended()
         attempt.standing.answered(path, etag)
         return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -188,10 +189,10 @@ class Origins:
 
     @property
     def silent_s(self) -> float | None:
-        """Seconds since anything was heard of those that are asked now; None if nobody is."""
-        if not self.stats.in_flight:
+        """Seconds since anything was heard of those that are asked now; None if nobody is, or ever was."""
+        heard_at = max((one.source.heard_at for one in self._standings.values()), default=-math.inf)
+        if not self.stats.in_flight or heard_at == -math.inf:
             return None
-        heard_at = max(standing.source.heard_at for standing in self._standings.values())
         return max(0.0, asyncio.get_running_loop().time() - heard_at)
 
     # -- what is known of them -------------------------------------------------------------------
