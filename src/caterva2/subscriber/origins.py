@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import aiohttp
 
-from caterva2.bus.records import SourceBeat
+from caterva2.bus.records import SourceBeat, is_url
 from caterva2.config import SubscriberSettings
 from caterva2.errors import Unavailable
 from caterva2.model.catalogue import Catalogue, Root
@@ -154,7 +154,7 @@ class Origins:
         return origin.source
 
     def _origin(self, root: Root) -> Standing | None:
-        return self._standing(root.url, "origin") if root.url and root.state != "offline" else None
+        return self._standing(root.url, "origin") if root.state != "offline" and is_url(root.url) else None
 
     def _further_of(self, root: Root) -> list[Standing]:
         found = []
@@ -199,7 +199,7 @@ class Origins:
 
     def report(self, root: Root) -> list[SourceReport]:
         """Return what is known of the sources of a root, its publisher first."""
-        standings = [self._standing(root.url, "origin")] if root.url else []
+        standings = [self._standing(root.url, "origin")] if is_url(root.url) else []
         reports = [_report(standing) for standing in (*standings, *self._further_of(root))]
         if standings and root.state == "offline":
             reports[0] = replace(reports[0], state="down")
