@@ -37,6 +37,9 @@ SOON_S = 3.0
 
 LARGE_BYTES = 48_000_000
 
+THIN_BYTES_S = 3_000_000
+"""What a thin line carries in a second, all connections together."""
+
 
 FAR_S = 0.01
 """How much longer it takes to the publisher than to a source, in seconds."""
@@ -51,16 +54,28 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
+def thinly(piece: bytes) -> bytes:
+    time.sleep(len(piece) / THIN_BYTES_S)
+    return piece
+
+
 class Group:
     """A broker, a publisher behind a link, and any number of subscribers."""
 
-    def __init__(self, site: Any, ask: Any, network: Network, root: Path) -> None:
+    def __init__(
+        self,
+        site: Any,
+        ask: Any,
+        network: Network,
+        root: Path,
+        wan: Link,
+    ) -> None:
         self.site, self.ask, self.network, self.root = site, ask, network, root
         self.broker = site.start(
             "broker", "--listen", "127.0.0.1:0", "--state", str(site.directory / "broker")
         )
         site.environment["CATERVA2_BROKER"] = self.broker.url("broker")
-        self.wan = network.link(9, from_far)
+        self.wan = wan
         self.publisher = self._start("publisher", self.wan, "foo", str(root))
 
     def _start(self, service: str, link: Link, *arguments: str, state: str | None = None) -> Any:
@@ -121,7 +136,7 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def group(site, ask, network, root, arrays) -> Group:
-    group = Group(site, ask, network, root)
+    group = Group(site, ask, network, root, network.link(9, from_far))
     group.arrays = arrays
     return group
 
@@ -144,6 +159,22 @@ def test_each_byte_crosses_the_wan_once(group, ask, root) -> None:
     assert over_wan_again < 0.05 * total, "heads and pages, to check what the source says"
     assert group.further(url)["requests"] > 0
     assert group.further(url)["hedged"] == 0
+
+
+def test_a_source_that_fetches_over_a_thin_line_is_waited_for(site, ask, network, root) -> None:
+    data = random.Random(8).randbytes(4 * THIN_BYTES_S)
+    (root / "large.bin").write_bytes(data)
+    with Network() as thin:  # of its own: it is slow
+        group = Group(site, ask, network, root, thin.link(9, thinly))
+        group.source("s1")
+        urls = [group.reader(name) for name in ("s2", "s3", "s4")]
+        began = group.wan.received_bytes
+        with ThreadPoolExecutor(len(urls)) as pool:
+            assert list(pool.map(lambda url: ask.stored(url, "large.bin") == data, urls)) == [True] * 3
+        moved = (group.wan.received_bytes - began) / len(data)
+    hedged = [group.further(url)["hedged"] for url in urls]
+    print(f"{moved:.2f} of the file over a thin line, hedged {hedged} times")
+    assert moved < 1.5, "without that patience it was 3.5"
 
 
 def test_what_a_source_has_is_read_when_the_publisher_is_gone(group, ask, arrays) -> None:
