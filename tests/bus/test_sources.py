@@ -46,6 +46,9 @@ def test_a_beat_is_what_it_was():
         {"load": True},
         {"url": "ftp://h"},
         {"url": None},
+        {"url": "http://"},
+        {"url": "http://[::1"},
+        {"url": "http://h:99999"},
         {"instance": 3},
     ],
 )

@@ -92,3 +92,32 @@ def test_errors_name_what_and_what_next(cat2) -> None:
     assert "127.0.0.1:1" in cat2("roots", "--subscriber", "http://127.0.0.1:1", code=5)
     assert "nonsense" in cat2("roots", "--subscriber", "nonsense", code=2)
     assert "--nothing" in cat2("roots", "--nothing", code=2)
+
+
+def test_who_is_asked_is_listed(cat2, running) -> None:
+    (source,) = cat2("sources", "--json")
+    assert set(source) == {
+        *(
+            "root",
+            "url",
+            "kind",
+            "state",
+            "rtt_ms",
+            "load",
+            "requests",
+            "bytes",
+            "rejected",
+            "hedged",
+            "until",
+        ),
+    }
+    assert (source["root"], source["kind"], source["state"], source["rtt_ms"]) == (
+        "foo",
+        "origin",
+        "ok",
+        None,
+    )
+    assert source["url"] == running.cluster.publisher.address.url
+    assert cat2("sources", "foo", "--json")[0]["url"] == source["url"]
+    assert source["url"] in cat2("sources")
+    assert "bar" in cat2("sources", "bar", code=3)

@@ -1,24 +1,34 @@
-from os import cpu_count
+import time
+
+import pytest
 
 from caterva2.http import load as module
 from caterva2.http.load import Load
 
 
-def test_it_is_the_average_since_it_was_last_asked(monkeypatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    load, cores = Load(), cpu_count() or 1
-    assert load.average() == 0
-    with load.one_more():
-        now[0] += 1
-        with load.one_more():
-            now[0] += 1
-        now[0] += 2
-    now[0] += 1
-    assert load.average() == (1 + 2 + 2) / 5 / cores
-    now[0] += 1
-    assert load.average() == 0
-    with load.one_more(), load.one_more():
-        assert load.average() == 2 / cores, "no time has passed"
-        now[0] += 3
-        assert load.average() == 2 / cores
+def test_it_is_how_busy_the_loop_or_the_cores_are(monkeypatch) -> None:
+    clocks = [0.0, 0.0, 0.0]
+    monkeypatch.setattr(module, "_clocks", lambda: tuple(clocks))
+    monkeypatch.setattr(module, "cpu_count", lambda: 4)
+
+    def after(passed_s: float, loop_s: float, process_s: float) -> float:
+        for n, seconds in enumerate((passed_s, loop_s, process_s)):
+            clocks[n] += seconds
+        return load.average()
+
+    load = Load()
+    assert after(2, 0, 0) == 0
+    assert after(2, 1, 1) == 1
+    assert after(2, 0.5, 6) == pytest.approx(3)
+    assert after(1, 1, 4) == pytest.approx(19)
+    assert after(0, 0, 0) == 0
+
+
+def test_waiting_is_no_load() -> None:
+    load = Load()
+    time.sleep(0.1)
+    assert load.average() < 0.5
+    until = time.monotonic() + 0.1
+    while time.monotonic() < until:
+        pass
+    assert load.average() > 0.5

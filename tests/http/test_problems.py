@@ -16,6 +16,7 @@ CASES = [
     (errors.TooLarge(9, 8), 413, {"nbytes": 9, "limit_bytes": 8}),
     (errors.Changed("foo/x", "a", None), 412, {"wanted_etag": "a", "current_etag": None}),
     (errors.Unavailable("no", 1.5), 503, {"retry_after_s": 1.5}),
+    (errors.NotCached("no"), 504, {}),
     (errors.Unauthorized("no"), 401, {}),
     (errors.Unsupported("no"), 501, {}),
     (errors.Corrupt("no"), 422, {}),

@@ -11,6 +11,7 @@ import pytest
 from caterva2.errors import Changed, NotFound, Unavailable
 from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.path import DatasetPath
+from caterva2.source import hedging
 from caterva2.source.hedging import BURST, Budget
 from caterva2.source.http import HttpSource, UpstreamStats
 from caterva2.source.several import SeveralSources, in_order
@@ -333,6 +334,41 @@ class TestHedging:
         assert await read(0, 1) < 0.55
         assert group.standings[1].hedged == hedged + 1
         assert group.budget._left < left
+
+    async def test_who_is_fetching_it_is_waited_for(self, group, read):
+        group.further[0].health["fetching_s"] = 0.1
+        group.further[0].gate.clear()
+        asyncio.get_running_loop().call_later(2.0, group.further[0].gate.set)
+        assert await read(0, 1) > 1.9
+        assert group.asked == [0, 1, 0]
+        assert group.standings[1].hedged == 0
+        assert group.states == ["ok"] * 3
+
+    @pytest.mark.parametrize("fetching_s", [3.0, None, "0.1"])
+    async def test_who_only_says_so_or_hears_nothing_itself_is_not(self, group, read, fetching_s):
+        group.further[0].health["fetching_s"] = fetching_s
+        group.further[0].gate.clear()
+        assert await read(0, 1) < SOON_S
+        assert group.standings[1].hedged == 1
+
+    async def test_nobody_is_waited_for_without_end(self, group, read, monkeypatch):
+        monkeypatch.setattr(hedging, "MOST_EXCUSED_S", 0.5)
+        group.further[0].health["fetching_s"] = 0.0
+        group.further[0].gate.clear()
+        assert await read(0, 1) < SOON_S
+
+    async def test_who_is_asked_for_what_it_has_is_not_fetching_it_for_us(self, group, read):
+        group.standings[1].source.only_if_cached = True
+        group.further[0].health["fetching_s"] = 0.0
+        group.further[0].gate.clear()
+        assert await read(0, 1) < 1.0 + 0.9
+
+    async def test_quick_refusals_say_nothing_of_silence(self, group, read):
+        group.further[0].faults.append(Fault("500", times=1000))
+        await asyncio.gather(*(read(0, 1, group.reader(origin=False)) for _ in range(30)))
+        assert group.asked[1] == 30
+        assert group.standings[1].patience_s == 0.25
+        assert group.standings[2].patience_s < 0.25
 
     async def test_without_a_budget_only_stalls_are(self, group, read):
         while group.budget.take():

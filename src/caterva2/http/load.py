@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import cpu_count
 
 __all__ = ["Load"]
 
+MOST = 0.95
+"""Busier than for this share of the time it cannot be told to be."""
+
 
 class Load:
-    """Requests under way, for each core, on the average of some time."""
+    """How many requests wait for this process, on the average, where one more finds it busy.
+
+    It is ``u / (1 - u)``, as in a queue with one server that is busy for a share ``u`` of the time: the event
+    loop, or all cores if what its threads do keeps these busier. A request that waits for another host is no
+    load.
+    """
 
     def __init__(self) -> None:
-        self._under_way = 0
-        self._busy_s = 0.0  # seconds of all requests, up to `_at`
-        self._at = self._since = time.monotonic()
-
-    @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Count a request while inside."""
-        self._change(1)
-        try:
-            yield
-        finally:
-            self._change(-1)
+        self._last = _clocks()
 
     def average(self) -> float:
-        """Return the average since this was last called."""
-        self._change(0)
-        passed_s = self._at - self._since
-        busy_s, self._busy_s, self._since = self._busy_s, 0.0, self._at
-        under_way = busy_s / passed_s if passed_s > 0 else self._under_way
-        return under_way / (cpu_count() or 1)
+        """Return it for the time since this was last called; to be called on the event loop."""
+        now, before = _clocks(), self._last
+        self._last = now
+        passed_s, loop_s, process_s = (new - old for new, old in zip(now, before, strict=True))
+        if passed_s <= 0:
+            return 0.0
+        busy = min(max(loop_s, process_s / (cpu_count() or 1)) / passed_s, MOST)
+        return busy / (1 - busy)
 
-    def _change(self, by: int) -> None:
-        now = time.monotonic()
-        self._busy_s += self._under_way * (now - self._at)
-        self._at = now
-        self._under_way += by
+
+def _clocks() -> tuple[float, float, float]:
+    """Return the time, and what this thread and the process worked, in seconds."""
+    return time.monotonic(), time.thread_time(), time.process_time()

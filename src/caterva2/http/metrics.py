@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -15,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caterva2.http.connection import MAX_CONNECTIONS
 from caterva2.http.events import EventStreams
-from caterva2.http.load import Load
 from caterva2.http.server import Server
 from caterva2.model.catalogue import Catalogue, Entry, Event, EventKind
 from caterva2.source.budget import Budget
@@ -42,17 +40,11 @@ class Metrics:
     ----------
     service : str
         Becomes part of the names: ``caterva2_<service>_requests_total``.
-
-    Attributes
-    ----------
-    load : Load
-        Of all requests but event streams, which cost nothing while nothing happens.
     """
 
     def __init__(self, service: str) -> None:
         self._service = service
         self._registry = CollectorRegistry()
-        self.load = Load()
         prefix = f"caterva2_{service}"
         labels = ["method", "route", "status"]
         self.requests = Counter(f"{prefix}_requests", "Requests answered", labels, registry=self._registry)
@@ -195,8 +187,7 @@ class MetricsMiddleware:
             await send(message)
 
         try:
-            with nullcontext() if scope["path"] == "/api/events" else self._metrics.load.one_more():
-                await self._app(scope, receive, counted)
+            await self._app(scope, receive, counted)
         finally:
             route = _route_of(scope)
             method = scope["method"] if scope["method"] in _METHODS else "other"

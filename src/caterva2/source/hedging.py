@@ -26,6 +26,11 @@ LOOK_S = 0.1
 """How often it is looked whether what waits for its turn waits in vain, in seconds."""
 
 
+EXCUSED_S = 0.5
+MOST_EXCUSED_S = 10.0
+"""A source that is fetching is excused for so long, before it is asked again, and in all, in seconds."""
+
+
 class Budget:
     """How many more requests may be made for mere slowness."""
 
@@ -70,6 +75,7 @@ class _Attempt:
         self._well = standing.state == "ok"
         self._heard_at = _now()
         self._longest_s = 0.0
+        self._excused_until = float("-inf")
         self.task = asyncio.create_task(standing.source.read(head, extents, self._heard))
 
     def _heard(self) -> None:
@@ -86,13 +92,19 @@ class _Attempt:
     @property
     def slow_at(self) -> float:
         """Loop time from which another may be asked as well."""
-        return self.silent_since + self.patience_s if self.sent else self.stalled_at
+        slow_at = self.silent_since + self.patience_s if self.sent else self.stalled_at
+        return max(slow_at, self._excused_until)
 
     @property
     def stalled_at(self) -> float:
         """Loop time from which another is asked in any case: at once for what waits in vain for its turn."""
         in_vain = not self.sent and self._well and self.standing.state != "ok"
-        return self._heard_at if in_vain else self.silent_since + self.stall_s
+        return self._heard_at if in_vain else max(self.silent_since + self.stall_s, self._excused_until)
+
+    async def excuse(self) -> None:
+        """Have patience for a while if the source is fetching what it was asked for itself."""
+        if _now() - self._heard_at < MOST_EXCUSED_S and await self.standing.is_at_work():
+            self._excused_until = _now() + EXCUSED_S
 
     def ended(self) -> None:
         """Note how silent it was."""
@@ -175,12 +187,12 @@ class _Race:
         done, _ = await asyncio.wait(self.under_way, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             attempt = self.under_way.pop(task)
-            attempt.ended()
             answer = self._judge(attempt)
             if answer is not None:
                 self._leave_others()
                 return answer
         if not done:
+            await asyncio.gather(*(attempt.excuse() for attempt in self.under_way.values() if attempt.sent))
             self._hedge(budget)
         return None
 
@@ -194,6 +206,7 @@ class _Race:
             attempt.standing.failed(error, path, etag)
             self.errors.append((attempt.standing, error))
             return None
+        attempt.ended()
         attempt.standing.answered(path, etag)
         return answer
 
@@ -201,7 +214,7 @@ class _Race:
         """Ask the next source as well, if those under way have been silent for too long."""
         now = _now()
         attempts = self.under_way.values()
-        if any(attempt.slow_at > now for attempt in attempts):
+        if any(attempt.slow_at > now or attempt.task.done() for attempt in attempts):
             return  # something was heard meanwhile
         if any(attempt.stalled_at > now for attempt in attempts) and not budget.take():
             for attempt in attempts:

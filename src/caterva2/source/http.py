@@ -102,6 +102,7 @@ class HttpSource:
         )
         self._gap_bytes = gap_bytes
         self.stats = stats
+        self.only_if_cached = only_if_cached
         self.name = self._upstream.name
 
     # -- the contract ----------------------------------------------------------------------------
@@ -234,6 +235,11 @@ class HttpSource:
     def heard_at(self) -> float:
         """Loop time at which anything of it was last heard."""
         return self._upstream.heard_at
+
+    @property
+    def fetching_s(self) -> float | None:
+        """What the host said of its own fetching when it was last probed; see `Upstream`."""
+        return self._upstream.fetching_s
 
     async def probe(self) -> float | None:
         """Return how long the host takes for what it answers at once, in seconds; None if it does not."""

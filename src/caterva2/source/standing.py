@@ -52,6 +52,12 @@ QUARANTINE_S = 60.0
 MOST_QUARANTINE_S = 600.0
 """A source that sent wrong bytes is not asked for so long, in seconds: doubling each time."""
 
+ASK_S = 0.2
+"""A source that is silent is asked why, and has so long to answer, in seconds."""
+
+AT_WORK_S = 1.0
+"""It is at work if it heard of those that it fetches from within this, in seconds."""
+
 REFUSED_S = 0.5
 MOST_REFUSED_S = 30.0
 """A version that a source does not have is not asked of it for so long, in seconds: doubling each time."""
@@ -258,6 +264,18 @@ class Standing:
     def is_as_far_as(self, round_trip_s: float) -> None:
         """Note a round trip, in seconds."""
         self._round_trips.append(round_trip_s)
+
+    async def is_at_work(self) -> bool:
+        """Ask whether it is fetching something, and being answered: then it is silent for a good reason."""
+        if self.source.only_if_cached:
+            return False
+        try:
+            async with asyncio.timeout(ASK_S):
+                if await self.source.probe() is None:
+                    return False
+        except TimeoutError:
+            return False
+        return self.source.fetching_s is not None and self.source.fetching_s < AT_WORK_S
 
     async def close(self) -> None:
         """End what is under way."""

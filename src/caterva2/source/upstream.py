@@ -37,6 +37,9 @@ __all__ = [
     "etag_of",
 ]
 
+HEALTH_BYTES = 64 * 1024
+"""Most that is read of what a probe is answered, in bytes."""
+
 METADATA_BYTES = 64 * 1024 * 1024
 """Most that is read of a head or of a batch of pages, in bytes."""
 
@@ -129,6 +132,9 @@ class Upstream:
     ----------
     name : str
         URL of the host, without what may be secret in it.
+    fetching_s : float or None
+        For how long the host had heard nothing of those that it was fetching from when it was last probed, in
+        seconds; None if it was fetching nothing, as a publisher.
     """
 
     def __init__(
@@ -158,6 +164,7 @@ class Upstream:
         self._down_at = float("-inf")  # loop time of the last failure to reach it, if none succeeded since
         self._refused = False  # the last probe: it hangs if that was neither refused nor answered
         self._round_trip_s = 0.0
+        self.fetching_s: float | None = None
         self._breaker = Breaker(self.name, self._probe, self._count_hang)
         self.stats = stats
 
@@ -189,8 +196,9 @@ class Upstream:
         try:
             async with self._session.get(
                 URL(f"{self.name}/health", encoded=True), headers=self._headers, allow_redirects=False
-            ):
+            ) as response:
                 self._round_trip_s = time.perf_counter() - began
+                self.fetching_s = _fetching_s(await response.content.read(HEALTH_BYTES))
         except (aiohttp.ClientError, RuntimeError) as error:  # RuntimeError: the session was closed meanwhile
             self._refused = True
             raise ConnectionError(str(error)) from error
@@ -321,7 +329,7 @@ class Upstream:
     async def _problem(
         self, response: aiohttp.ClientResponse, path: DatasetPath, etag: str | None
     ) -> Exception:
-        problem = _parse_problem(await self.body(response))
+        problem = _json_object(await self.body(response))
         detail = str(problem.get("detail") or response.reason or "")[:500]
         match response.status:
             case 404 if etag is None:
@@ -388,9 +396,14 @@ def _check_etag(response: aiohttp.ClientResponse, path: DatasetPath, etag: str |
         raise WrongVersion(str(path), etag, current)
 
 
-def _parse_problem(body: bytes) -> dict[str, Any]:
+def _fetching_s(health: bytes) -> float | None:
+    fetching_s = _json_object(health).get("fetching_s")
+    return float(fetching_s) if isinstance(fetching_s, int | float) else None
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        problem = json.loads(body)
+        value = json.loads(body)
     except ValueError:
         return {}
-    return problem if isinstance(problem, dict) else {}
+    return value if isinstance(value, dict) else {}

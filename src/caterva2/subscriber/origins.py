@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import aiohttp
 
-from caterva2.bus.records import SourceBeat
+from caterva2.bus.records import SourceBeat, is_url
 from caterva2.config import SubscriberSettings
 from caterva2.errors import Unavailable
 from caterva2.model.catalogue import Catalogue, Root
@@ -86,6 +87,9 @@ class Origins:
     settings : SubscriberSettings
     further : callable
         Returns the further sources of a root.
+    only_if_cached : bool
+        Further sources are asked for what they have only. So does who is one itself: nobody waits in a
+        circle.
 
     Attributes
     ----------
@@ -99,10 +103,13 @@ class Origins:
         catalogue: Catalogue,
         settings: SubscriberSettings,
         further: Callable[[str], Sequence[SourceBeat]] = lambda _root: (),
+        *,
+        only_if_cached: bool = False,
     ) -> None:
         self._catalogue = catalogue
         self._settings = settings
         self._further = further
+        self._only_if_cached = only_if_cached
         self._standings: dict[tuple[str, Kind], Standing] = {}
         self._named_at: dict[tuple[str, Kind], float] = {}
         self._budget = Budget()
@@ -147,7 +154,7 @@ class Origins:
         return origin.source
 
     def _origin(self, root: Root) -> Standing | None:
-        return self._standing(root.url, "origin") if root.url and root.state != "offline" else None
+        return self._standing(root.url, "origin") if root.state != "offline" and is_url(root.url) else None
 
     def _further_of(self, root: Root) -> list[Standing]:
         found = []
@@ -176,16 +183,23 @@ class Origins:
             requests=settings.upstream_requests,
             timeout_s=settings.upstream_timeout_s,
             stats=PartStats(self.stats),
-            # who is asked by others asks them for what they have only: so nobody waits in a circle
-            only_if_cached=kind == "further" and settings.is_further_source,
+            only_if_cached=kind == "further" and self._only_if_cached,
         )
         return Standing(source, kind, settings.upstream_requests, self.choices)
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since anything was heard of those that are asked now; None if nobody is, or ever was."""
+        heard_at = max((one.source.heard_at for one in self._standings.values()), default=-math.inf)
+        if not self.stats.in_flight or heard_at == -math.inf:
+            return None
+        return max(0.0, asyncio.get_running_loop().time() - heard_at)
 
     # -- what is known of them -------------------------------------------------------------------
 
     def report(self, root: Root) -> list[SourceReport]:
         """Return what is known of the sources of a root, its publisher first."""
-        standings = [self._standing(root.url, "origin")] if root.url else []
+        standings = [self._standing(root.url, "origin")] if is_url(root.url) else []
         reports = [_report(standing) for standing in (*standings, *self._further_of(root))]
         if standings and root.state == "offline":
             reports[0] = replace(reports[0], state="down")

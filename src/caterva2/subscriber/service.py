@@ -29,6 +29,7 @@ from caterva2.http.app import build_app
 from caterva2.http.catalogue import catalogue_router
 from caterva2.http.data import data_routes
 from caterva2.http.events import EventStreams
+from caterva2.http.load import Load
 from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server, announced_url
 from caterva2.http.service import Service
@@ -102,8 +103,12 @@ class SubscriberService(Service):
         def further(root: str) -> list[SourceBeat]:
             return self.sources.of(root)  # asked while reading: not before all parts are made
 
-        origins = await stack.enter_async_context(Origins(self.catalogue, settings, further))
+        is_source = settings.is_further_source
+        origins = await stack.enter_async_context(
+            Origins(self.catalogue, settings, further, only_if_cached=is_source)
+        )
         self.upstream = origins.stats
+        self._origins = origins
         self.source = CachedSource(
             settings.state / "cache",
             current=self.catalogue.entry,
@@ -113,7 +118,7 @@ class SubscriberService(Service):
             durable=settings.durability == "power",
             rank=rank,
             executor=executor,
-            shared=settings.is_further_source,
+            shared=is_source,
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
@@ -152,13 +157,13 @@ class SubscriberService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
-        if settings.is_further_source:
+        if is_source:
             republished = Republished(
                 self.catalogue,
                 settings.republish or (),
                 instance=store.instance(),
                 url=lambda: self.url,
-                load=metrics.load,
+                load=Load(),
             )
             self._spawn(stack, SourceAnnouncer(self.bus, republished.beat).run())
         self._spawn(stack, server.wait())
@@ -214,6 +219,8 @@ class SubscriberService(Service):
         return {
             "status": "degraded" if self.source.stats.degraded else "ok",
             "url": self.url,
+            # who waits for an answer sees that it is being fetched, and does not ask somebody else as well
+            "fetching_s": self._origins.silent_s,
             "broker": "connected" if self.bus.connected else "unreachable",
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
             "behind": self.follower.behind,

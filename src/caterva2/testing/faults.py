@@ -127,6 +127,8 @@ class FaultyOrigin:
         Of bodies of data and manifests.
     gate : asyncio.Event
         Data is answered while it is set.
+    health : dict
+        What ``/health`` answers.
     url : str
         Where it listens, once entered.
     """
@@ -140,6 +142,7 @@ class FaultyOrigin:
     spoilt: Counter[FaultKind] = field(default_factory=Counter)
     sent_bytes: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    health: dict[str, object] = field(default_factory=dict)
     url: str = ""
     _runner: web.AppRunner | None = None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -149,6 +152,7 @@ class FaultyOrigin:
         app = web.Application()
         app.router.add_get("/api/manifest/{path:.*}", self._manifest)
         app.router.add_get("/data/{path:.*}", self._data)
+        app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -169,6 +173,9 @@ class FaultyOrigin:
             await self._runner.cleanup()
 
     # -- answers ---------------------------------------------------------------------------------
+
+    async def _health(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.health)
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, self._manifest_answer)
