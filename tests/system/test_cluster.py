@@ -93,17 +93,18 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
 def authorization(domain: str | None = None) -> tuple[str, dict[str, str]]:
     """Return the users as `cat2 bus check --permissions` prints them, and the passwords they refer to."""
     permissions = {user: permissions_of(user, ["foo"], domain=domain) for user in USERS}
+    permissions["site"] = permissions_of("publisher", ["foo"], domain=DOMAIN)
     blocks = [server_block(user, permitted) for user, permitted in permissions.items()]
     users = "\n".join(block.removeprefix("authorization { users: [").removesuffix("] }") for block in blocks)
-    passwords = {f"{user.upper()}_PASSWORD": f"secret-of-{user}" for user in USERS}
+    passwords = {f"{user.upper()}_PASSWORD": f"secret-of-{user}" for user in permissions}
     return f"authorization {{ users: [ {users} ] }}", passwords
 
 
 @contextmanager
-def running(directory: Path, tls: TlsFiles, size: int, **options: str) -> Iterator[Group]:
+def running(directory: Path, tls: TlsFiles, size: int) -> Iterator[Group]:
     configuration, passwords = authorization()
     with nats_cluster(
-        directory / "nats", size=size, tls=tls, configuration=configuration, environment=passwords, **options
+        directory / "nats", size=size, tls=tls, configuration=configuration, environment=passwords
     ) as nats:
         site = Site(directory)
         try:
@@ -255,12 +256,12 @@ def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber:
 
 def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -> None:
     """Services there reach the leaf node alone; only that one goes out. Its link is cut, and healed."""
-    leaf_users = "authorization { user: site, password: secret-of-the-site }"
-    with running(tmp_path, tls, 1, leaf_users=leaf_users) as group, Network() as network:
+    with running(tmp_path, tls, 1) as group, Network() as network:
         hub = group.nats.nodes[0]
         way_out = network.link(hub.leaf_port)
-        out = [f"tls://site:secret-of-the-site@127.0.0.1:{way_out.port}"]
+        out = [f"tls://site:secret-of-site@127.0.0.1:{way_out.port}"]
         users, passwords = authorization(DOMAIN)
+        users = f"{users.removesuffix('] }')} {{ user: anybody, password: secret-of-anybody }} ] }}"
         with leaf_node(tmp_path / "leaf", out, tls, configuration=users, environment=passwords) as leaf:
             group.site.run("bus", "check", "--role", "broker", *group.bus("broker"))
 
@@ -283,4 +284,9 @@ def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -
             for url in urls:
                 group.wait_all(url)
             assert group.site.json("bus", "check", *inside("subscriber"))["ok"]
+            # what the leaf node permits to anybody, the cluster does not permit to the site
+            group.credentials("anybody").write_text("anybody:secret-of-anybody")
+            more = ["bus", "check", "--role", "publisher", *inside("anybody"), "--root"]
+            group.site.run(*more, "foo")
+            group.site.run(*more, "bar", code=1)
             assert way_out.received_bytes > 0
