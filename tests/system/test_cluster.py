@@ -151,6 +151,7 @@ def test_whole_job_through_a_broker_that_tells_no_credentials(group: Group, subs
     stranger.wait_for_line("it wants credentials: set bus_credentials")
     doubter = group.start("subscriber", "s4", "--broker", broker, *mine[:2])
     doubter.wait_for_line("certificate is not trusted.*set bus_ca")
+    assert "wants credentials" in group.get(f"{stranger.url('subscriber')}/health")["problem"]
     for service in (member, stranger, doubter):
         assert service.stop() == 0
         assert "secret-of" not in "\n".join(service.lines)
@@ -160,6 +161,8 @@ def test_root_that_is_not_permitted_is_said(group: Group, subscriber: str) -> No
     publisher = group.start("publisher", "p2", f"bar={group.root}", *group.bus("publisher"))
     publisher.wait_for_line(r"c2_roots\.bar.*permission denied")
     assert "bar" not in group.get(f"{subscriber}/api/roots")
+    health = group.get(f"{publisher.url('publisher')}/health")
+    assert health["problem"] == "permission denied on the bus: $kv.c2_roots.bar"
     publisher.stop()
 
 

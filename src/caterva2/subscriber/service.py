@@ -177,6 +177,7 @@ class SubscriberService(Service):
             "status": "degraded" if self.source.stats.degraded else "ok",
             "url": self.url,
             "broker": "connected" if self.bus.connected else "unreachable",
+            "problem": self.bus.problem,
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
         }
 
