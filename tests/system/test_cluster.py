@@ -234,6 +234,7 @@ def victim(nats: NatsCluster, kind: str) -> NatsNode:
     return next((node for node in others if node not in leaders.values()), others[0])
 
 
+@pytest.mark.timeout(60 + 60 * KILLS)
 @pytest.mark.parametrize("kind", ["follower", "leader of heartbeats", "leader of all"])
 def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber: str, kind: str) -> None:
     """A root is online or, while servers elect, unknown; never offline, since its publisher lives."""
