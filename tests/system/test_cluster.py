@@ -51,8 +51,8 @@ class Group:
     def credentials(self, user: str) -> Path:
         return self.site.directory / f"{user}.credentials"
 
-    def bus(self, user: str, urls: list[str] | None = None) -> list[str]:
-        flags = [word for url in urls or self.nats.urls for word in ("--bus", url)]
+    def bus(self, user: str) -> list[str]:
+        flags = [word for url in self.nats.urls for word in ("--bus", url)]
         return [*flags, "--bus-credentials", str(self.credentials(user)), "--bus-ca", str(self.tls.ca)]
 
     def start(self, service: str, state: str, *arguments: str) -> Process:
@@ -123,7 +123,7 @@ def group(tmp_path_factory: pytest.TempPathFactory, tls: TlsFiles) -> Iterator[G
 def subscriber(group: Group) -> str:
     """A subscriber and a publisher that need no broker: somebody made the buckets."""
     group.site.run("bus", "check", "--role", "broker", *group.bus("broker"))
-    group.publisher = group.start("publisher", "p", f"foo={group.root}", *group.bus("publisher"))
+    group.start("publisher", "p", f"foo={group.root}", *group.bus("publisher"))
     url = group.start("subscriber", "s", *group.bus("subscriber")).url("subscriber")
     group.wait_all(url)
     return url
@@ -178,7 +178,6 @@ def test_bus_check(group: Group, subscriber: str) -> None:
     group.site.run("bus", "check", "--bus", "nats://127.0.0.1:1", code=5)
     block = group.site.run("bus", "check", "--permissions", "--role", "publisher", "--root", "foo").stdout
     assert '"$KV.C2_DATA.foo.>"' in block
-    group.sees_all(subscriber)
 
 
 class Watcher:
@@ -250,7 +249,7 @@ def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber:
                 (group.root / f"during-{kind}-{turn}-{number}").write_text(f"{number}" * number)
             (group.root / f"before-{kind}-{turn}-3").unlink()
             group.wait_all(subscriber)
-            wait_until(lambda: watcher.states[-1][1] == "online", WINDOW_S)
+            wait_until(lambda: watcher.states and watcher.states[-1][1] == "online", WINDOW_S)
         assert {state for _, state in watcher.states} <= {"online", "unknown"}, watcher.states
         assert watcher.problems == []
         print(f"{kind} {node.name} killed: not online for {watcher.away_s():.1f} s {watcher.states}")
