@@ -6,7 +6,7 @@ from caterva2.bus.buckets import ALIVE, BUCKETS, ROOTS, config_of
 from caterva2.bus.check import check_bus
 from caterva2.bus.client import open_client
 from caterva2.bus.connection import BusAddress, close, connect
-from caterva2.bus.permissions import permissions_of, server_block
+from caterva2.bus.permissions import SOURCES, permissions_of, server_block
 from caterva2.testing.nats_cluster import nats_cluster
 
 
@@ -66,6 +66,16 @@ async def test_bucket_that_was_made_otherwise_is_found(server, change, said):
     await client.jetstream().add_stream(config_of(ROOTS).evolve(**change))
     await close(client)
     assert said in failed(await findings(server.address, "broker"))[f"bucket {ROOTS}"]
+
+
+async def test_further_source_writes_to_a_bucket_of_its_own(server):
+    assert failed(await findings(server.address, "broker")) == {}
+    client = await connect(server.address)
+    if SOURCES not in BUCKETS:
+        await client.jetstream().add_stream(config_of(SOURCES))
+    await close(client)
+    found = [finding async for finding in check_bus(server.address, "subscriber", republish=True)]
+    assert [finding.ok for finding in found if finding.check.startswith(f"write {SOURCES}")] == [True]
 
 
 async def test_what_is_not_permitted_is_found(tmp_path):

@@ -39,17 +39,3 @@ async def test_missing_leader_is_noticed_while_it_matters(survivor, spawn, event
         node.kill()
     await eventually(lambda: not in_doubt.there)
     assert idle.there
-
-
-async def test_publisher_is_not_taken_for_gone_while_nobody_leads(survivor, announce, observe, eventually):
-    bus, others = survivor
-    _, catalogue = await observe(bus=bus)
-    await announce(bus=bus)
-    await eventually(lambda: "foo" in catalogue.roots and catalogue.root("foo").fresh)
-    states = []
-    catalogue.listen(lambda event, _: states.append(event.kind))
-    for node in others:
-        node.kill()
-    await eventually(lambda: catalogue.root("foo").state != "online")
-    assert catalogue.root("foo").state == "unknown"
-    assert "offline" not in states

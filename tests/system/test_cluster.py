@@ -51,8 +51,8 @@ class Group:
     def credentials(self, user: str) -> Path:
         return self.site.directory / f"{user}.credentials"
 
-    def bus(self, user: str, urls: list[str] | None = None) -> list[str]:
-        flags = [word for url in urls or self.nats.urls for word in ("--bus", url)]
+    def bus(self, user: str) -> list[str]:
+        flags = [word for url in self.nats.urls for word in ("--bus", url)]
         return [*flags, "--bus-credentials", str(self.credentials(user)), "--bus-ca", str(self.tls.ca)]
 
     def start(self, service: str, state: str, *arguments: str) -> Process:
@@ -93,17 +93,18 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
 def authorization(domain: str | None = None) -> tuple[str, dict[str, str]]:
     """Return the users as `cat2 bus check --permissions` prints them, and the passwords they refer to."""
     permissions = {user: permissions_of(user, ["foo"], domain=domain) for user in USERS}
+    permissions["site"] = permissions_of("publisher", ["foo"], domain=DOMAIN)
     blocks = [server_block(user, permitted) for user, permitted in permissions.items()]
     users = "\n".join(block.removeprefix("authorization { users: [").removesuffix("] }") for block in blocks)
-    passwords = {f"{user.upper()}_PASSWORD": f"secret-of-{user}" for user in USERS}
+    passwords = {f"{user.upper()}_PASSWORD": f"secret-of-{user}" for user in permissions}
     return f"authorization {{ users: [ {users} ] }}", passwords
 
 
 @contextmanager
-def running(directory: Path, tls: TlsFiles, size: int, **options: str) -> Iterator[Group]:
+def running(directory: Path, tls: TlsFiles, size: int) -> Iterator[Group]:
     configuration, passwords = authorization()
     with nats_cluster(
-        directory / "nats", size=size, tls=tls, configuration=configuration, environment=passwords, **options
+        directory / "nats", size=size, tls=tls, configuration=configuration, environment=passwords
     ) as nats:
         site = Site(directory)
         try:
@@ -122,7 +123,7 @@ def group(tmp_path_factory: pytest.TempPathFactory, tls: TlsFiles) -> Iterator[G
 def subscriber(group: Group) -> str:
     """A subscriber and a publisher that need no broker: somebody made the buckets."""
     group.site.run("bus", "check", "--role", "broker", *group.bus("broker"))
-    group.publisher = group.start("publisher", "p", f"foo={group.root}", *group.bus("publisher"))
+    group.start("publisher", "p", f"foo={group.root}", *group.bus("publisher"))
     url = group.start("subscriber", "s", *group.bus("subscriber")).url("subscriber")
     group.wait_all(url)
     return url
@@ -150,6 +151,7 @@ def test_whole_job_through_a_broker_that_tells_no_credentials(group: Group, subs
     stranger.wait_for_line("it wants credentials: set bus_credentials")
     doubter = group.start("subscriber", "s4", "--broker", broker, *mine[:2])
     doubter.wait_for_line("certificate is not trusted.*set bus_ca")
+    assert "wants credentials" in group.get(f"{stranger.url('subscriber')}/health")["problem"]
     for service in (member, stranger, doubter):
         assert service.stop() == 0
         assert "secret-of" not in "\n".join(service.lines)
@@ -159,6 +161,8 @@ def test_root_that_is_not_permitted_is_said(group: Group, subscriber: str) -> No
     publisher = group.start("publisher", "p2", f"bar={group.root}", *group.bus("publisher"))
     publisher.wait_for_line(r"c2_roots\.bar.*permission denied")
     assert "bar" not in group.get(f"{subscriber}/api/roots")
+    health = group.get(f"{publisher.url('publisher')}/health")
+    assert health["problem"] == "permission denied on the bus: $kv.c2_roots.bar"
     publisher.stop()
 
 
@@ -174,7 +178,6 @@ def test_bus_check(group: Group, subscriber: str) -> None:
     group.site.run("bus", "check", "--bus", "nats://127.0.0.1:1", code=5)
     block = group.site.run("bus", "check", "--permissions", "--role", "publisher", "--root", "foo").stdout
     assert '"$KV.C2_DATA.foo.>"' in block
-    group.sees_all(subscriber)
 
 
 class Watcher:
@@ -230,6 +233,7 @@ def victim(nats: NatsCluster, kind: str) -> NatsNode:
     return next((node for node in others if node not in leaders.values()), others[0])
 
 
+@pytest.mark.timeout(60 + 60 * KILLS)
 @pytest.mark.parametrize("kind", ["follower", "leader of heartbeats", "leader of all"])
 def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber: str, kind: str) -> None:
     """A root is online or, while servers elect, unknown; never offline, since its publisher lives."""
@@ -245,7 +249,7 @@ def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber:
                 (group.root / f"during-{kind}-{turn}-{number}").write_text(f"{number}" * number)
             (group.root / f"before-{kind}-{turn}-3").unlink()
             group.wait_all(subscriber)
-            wait_until(lambda: watcher.states[-1][1] == "online", WINDOW_S)
+            wait_until(lambda: watcher.states and watcher.states[-1][1] == "online", WINDOW_S)
         assert {state for _, state in watcher.states} <= {"online", "unknown"}, watcher.states
         assert watcher.problems == []
         print(f"{kind} {node.name} killed: not online for {watcher.away_s():.1f} s {watcher.states}")
@@ -255,12 +259,12 @@ def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber:
 
 def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -> None:
     """Services there reach the leaf node alone; only that one goes out. Its link is cut, and healed."""
-    leaf_users = "authorization { user: site, password: secret-of-the-site }"
-    with running(tmp_path, tls, 1, leaf_users=leaf_users) as group, Network() as network:
+    with running(tmp_path, tls, 1) as group, Network() as network:
         hub = group.nats.nodes[0]
         way_out = network.link(hub.leaf_port)
-        out = [f"tls://site:secret-of-the-site@127.0.0.1:{way_out.port}"]
+        out = [f"tls://site:secret-of-site@127.0.0.1:{way_out.port}"]
         users, passwords = authorization(DOMAIN)
+        users = f"{users.removesuffix('] }')} {{ user: anybody, password: secret-of-anybody }} ] }}"
         with leaf_node(tmp_path / "leaf", out, tls, configuration=users, environment=passwords) as leaf:
             group.site.run("bus", "check", "--role", "broker", *group.bus("broker"))
 
@@ -283,4 +287,9 @@ def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -
             for url in urls:
                 group.wait_all(url)
             assert group.site.json("bus", "check", *inside("subscriber"))["ok"]
+            # what the leaf node permits to anybody, the cluster does not permit to the site
+            group.credentials("anybody").write_text("anybody:secret-of-anybody")
+            more = ["bus", "check", "--role", "publisher", *inside("anybody"), "--root"]
+            group.site.run(*more, "foo")
+            group.site.run(*more, "bar", code=1)
             assert way_out.received_bytes > 0

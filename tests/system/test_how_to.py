@@ -39,7 +39,7 @@ def test_nats_server_takes_the_configurations(site, certificates: dict[str, Path
     permissions = [["broker"], ["subscriber"], ["publisher", "--root", "foo", "--root", "bar"]]
     for role in permissions:
         users = site.run("bus", "check", "--permissions", "--role", *role).stdout
-        variables = dict.fromkeys([*re.findall(r"password: \$(\w+)", users), "SITE_PASSWORD"], "secret-of-it")
+        variables = dict.fromkeys(re.findall(r"password: \$(\w+)", users), "secret-of-it")
         (site.directory / "users.conf").write_text(users)
         configurations = blocks("nats-cluster.md", "text")
         assert len(configurations) == 2

@@ -17,7 +17,7 @@ from caterva2.bus.address import BusAddress, without_secrets
 from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, REQUEST_S, ROOTS, Bucket, config_of
 from caterva2.bus.client import BusClient, close, denies, open_client
 from caterva2.bus.keys import data_key, root_key
-from caterva2.bus.permissions import Role
+from caterva2.bus.permissions import SOURCES, Role
 from caterva2.bus.streams import REPLICAS, VERSION_NEEDED, ensure, stream_info
 from caterva2.errors import BusError, ConfigError, Unavailable
 
@@ -54,7 +54,9 @@ class Finding:
     reached: bool = True
 
 
-async def check_bus(address: BusAddress, role: Role, roots: Sequence[str] = ()) -> AsyncIterator[Finding]:
+async def check_bus(
+    address: BusAddress, role: Role, roots: Sequence[str] = (), *, republish: bool = False
+) -> AsyncIterator[Finding]:
     """Try out all that a service does, without a trace; but a broker makes the buckets that are missing.
 
     Parameters
@@ -63,6 +65,8 @@ async def check_bus(address: BusAddress, role: Role, roots: Sequence[str] = ()) 
     role : {"broker", "publisher", "subscriber"}
     roots : sequence of str
         What a publisher wants to announce; by default any.
+    republish : bool
+        Whether a subscriber wants to announce itself as a further source.
 
     Yields
     ------
@@ -79,7 +83,11 @@ async def check_bus(address: BusAddress, role: Role, roots: Sequence[str] = ()) 
         for url in address.urls:
             yield await _check_server(url, address, clients)
         if clients:
-            async for finding in _check_buckets(clients[0], address, role, roots):
+            async for finding in _check_buckets(clients[0], address, role):
+                yield finding
+            keys = _keys(roots) if role == "publisher" else [(SOURCES, PROBE)] if republish else []
+            # at once: what is denied is not answered
+            for finding in await asyncio.gather(*(_check_writing(clients[0], *key) for key in keys)):
                 yield finding
     finally:
         for client in clients:
@@ -120,9 +128,7 @@ async def _round_trip_s(client: BusClient) -> float:
     return median(seconds)
 
 
-async def _check_buckets(
-    client: BusClient, address: BusAddress, role: Role, roots: Sequence[str]
-) -> AsyncIterator[Finding]:
+async def _check_buckets(client: BusClient, address: BusAddress, role: Role) -> AsyncIterator[Finding]:
     if role == "broker":
         try:
             await ensure(client, address.replicas)
@@ -134,10 +140,6 @@ async def _check_buckets(
         yield finding
         if finding.ok:
             yield await _check_reading(client, bucket)
-    if role == "publisher":
-        # at once: what is denied is not answered
-        for done in await asyncio.gather(*(_check_writing(client, *key) for key in _keys(roots))):
-            yield done
 
 
 async def _check_bucket(client: BusClient, bucket: str, replicas: int) -> Finding:
@@ -218,7 +220,7 @@ async def _check_reading(client: BusClient, bucket: str) -> Finding:
 async def _check_writing(client: BusClient, bucket: str, key: str) -> Finding:
     check, began = f"write {bucket} {key}", time.perf_counter()
     try:
-        if bucket != DATA:
+        if bucket in (ROOTS, ALIVE):
             await Bucket(client, bucket).get(key)
         await Bucket(client, bucket).replace(key, b"", NEVER)
     except BusError as error:

@@ -155,8 +155,7 @@ class Bus:
         self._lost = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
         self._task: asyncio.Task[None]
-        self.problem: str | None = None
-        """Why there is no connection; None while there is one, and before the first attempt."""
+        self._problem: str | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="bus")
@@ -171,6 +170,13 @@ class Bus:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._client is not None
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no connection, or what was denied on it; None before the first attempt."""
+        if self._client is None or not self._client.denied:
+            return self._problem
+        return f"permission denied on the bus: {', '.join(sorted(self._client.denied))}"
 
     async def wait_connected(self) -> None:
         """Return once there is a connection."""
@@ -226,7 +232,7 @@ class Bus:
     async def _connect(self) -> BusClient:
         pause_s, attempts, had_one = FIRST_PAUSE_S, 0, self._address is not None
         if had_one:
-            self.problem = "the connection was lost"
+            self._problem = "the connection was lost"
             log.warning("bus lost, connecting again", bus=str(self._address))
         while True:
             try:
@@ -236,11 +242,11 @@ class Bus:
                 self._lost.clear()
                 client = await connect(self._address, self._lost.set)
             except Caterva2Error as error:
-                if not had_one and str(error) != self.problem:
+                if not had_one and str(error) != self._problem:
                     log.warning("bus unreachable, will keep trying", reason=str(error))
-                self.problem = str(error)
+                self._problem = str(error)
             else:
-                self.problem = None
+                self._problem = None
                 log.info("bus connected", bus=str(self._address))
                 return client
             attempts += 1

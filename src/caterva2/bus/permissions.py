@@ -15,7 +15,7 @@ from typing import Literal
 from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, ROOTS, SOURCES
 from caterva2.bus.keys import root_filter, root_key
 
-__all__ = ["Permissions", "Role", "permissions_of", "server_block"]
+__all__ = ["SOURCES", "Permissions", "Role", "permissions_of", "server_block"]
 
 Role = Literal["broker", "publisher", "subscriber"]
 

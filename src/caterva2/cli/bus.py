@@ -38,7 +38,7 @@ def check(
         tuple[str, ...], Parameter(help="A root that a publisher announces; can be repeated. By default any.")
     ] = (),
     republish: Annotated[
-        bool, Parameter(negative=(), help="With --permissions: a subscriber that others may ask.")
+        bool, Parameter(negative=(), help="A subscriber announces itself as a further source.")
     ] = False,
     domain: Annotated[
         str | None, Parameter(help="With --permissions: for a leaf node of a cluster with this domain.")
@@ -66,16 +66,16 @@ def check(
         raise ConfigError(
             "a broker has a bus of its own unless it is given another: say which with --bus URL"
         )
-    return asyncio.run(_check(settings, role, root, json=json))
+    return asyncio.run(_check(settings, role, root, republish=republish, json=json))
 
 
-async def _check(settings: Any, role: Any, roots: tuple[str, ...], *, json: bool) -> int:
+async def _check(settings: Any, role: Any, roots: tuple[str, ...], *, republish: bool, json: bool) -> int:
     from caterva2.bus.check import check_bus
     from caterva2.bus.locate import existing_bus, locate
 
     address = existing_bus(settings) if settings.bus else await locate(settings)()
     found = []
-    async for finding in check_bus(address, role, roots):
+    async for finding in check_bus(address, role, roots, republish=republish):
         found.append(finding)
         if not json:
             print(f"{'ok    ' if finding.ok else 'failed'}  {finding.check}: {finding.detail}", flush=True)

@@ -226,6 +226,7 @@ class PublisherService(Service):
         return {
             "status": "degraded" if refused or "offline" in states.values() else "ok",
             "broker": "connected" if self.bus.connected else "unreachable",
+            "problem": self.bus.problem,
             "roots": states,
             "refused": refused,
             "mirrors": {name: asdict(mirror.counts) for name, mirror in self.mirrors.items()},

@@ -222,6 +222,7 @@ class SubscriberService(Service):
             # who waits for an answer sees that it is being fetched, and does not ask somebody else as well
             "fetching_s": self._origins.silent_s,
             "broker": "connected" if self.bus.connected else "unreachable",
+            "problem": self.bus.problem,
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
             "behind": self.follower.behind,
             "loops": sorted(self.view.loops),

@@ -191,7 +191,6 @@ def nats_cluster(
     size: int = 3,
     tls: TlsFiles | None = None,
     configuration: str = "",
-    leaf_users: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[NatsCluster]:
     """Run a cluster.
@@ -204,9 +203,7 @@ def nats_cluster(
     tls : TlsFiles, optional
         What all servers show to clients, to each other and to leaf nodes; without, nothing is encrypted.
     configuration : str
-        What stands in the configuration of each beside: users.
-    leaf_users : str
-        The ``authorization`` of leaf nodes.
+        What stands in the configuration of each beside: users, of leaf nodes as well.
     environment : mapping of str to str, optional
         Variables that the configuration refers to.
     """
@@ -220,7 +217,7 @@ def nats_cluster(
             lines = [f"jetstream {{ {store}, max_memory_store: 64MB, max_file_store: 1GB }}", block]
             # those that a leaf node knows are all: it is told of no others
             leaves = f"listen: 127.0.0.1:{node.leaf_port}, no_advertise: true, {block}"
-            lines.append(f"leafnodes {{ {leaves}\n{leaf_users} }}")
+            lines.append(f"leafnodes {{ {leaves} }}")
             if size > 1:
                 listen = f"listen: 127.0.0.1:{node.cluster_port}"
                 lines.append(f"cluster {{ name: c2, {listen}, routes: [{routes}], {block} }}")
