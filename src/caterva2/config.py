@@ -225,6 +225,8 @@ class SubscriberSettings(ServiceSettings):
         Address announced there, where it is not `url` or the one listened on.
     republish_token : Token or None
         Of that group, where it is not the own one. Members of both are served.
+    republish_bus_credentials : Path or None
+        As `bus_credentials`, for the NATS of that group, where it is not the broker's own.
     """
 
     section: ClassVar[str] = "subscriber"
@@ -246,6 +248,7 @@ class SubscriberSettings(ServiceSettings):
     republish_to: str | None = None
     republish_url: str | None = None
     republish_token: Token | None = None
+    republish_bus_credentials: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -70,10 +70,6 @@ async def test_bucket_that_was_made_otherwise_is_found(server, change, said):
 
 async def test_further_source_writes_to_a_bucket_of_its_own(server):
     assert failed(await findings(server.address, "broker")) == {}
-    client = await connect(server.address)
-    if SOURCES not in BUCKETS:
-        await client.jetstream().add_stream(config_of(SOURCES))
-    await close(client)
     found = [finding async for finding in check_bus(server.address, "subscriber", republish=True)]
     assert [finding.ok for finding in found if finding.check.startswith(f"write {SOURCES}")] == [True]
 

@@ -2,7 +2,7 @@ import pytest
 
 from caterva2.broker.service import BrokerService
 from caterva2.bus.connection import BusAddress, close, connect
-from caterva2.bus.locate import existing_bus, locate, meeting_place
+from caterva2.bus.locate import existing_bus, locate, locate_below, meeting_place
 from caterva2.config import Address, BrokerSettings, SubscriberSettings
 from caterva2.errors import ConfigError, Unavailable
 
@@ -58,3 +58,19 @@ def test_passwords_in_urls_are_not_shown():
     assert "not-to-be-shown" not in repr(settings) + repr(existing_bus(settings)) + str(
         existing_bus(settings)
     )
+
+
+async def test_the_group_below_has_credentials_of_its_own(tmp_path, credentials):
+    below = tmp_path / "below"
+    below.write_text("someone:else")
+    own = BrokerSettings(listen=HERE, state=tmp_path / "broker", bus=("nats://127.0.0.1:1",))
+    async with BrokerService(own) as broker:
+        settings = SubscriberSettings(
+            listen=HERE,
+            bus=("nats://n1",),
+            bus_credentials=credentials,
+            republish_to=broker.address.url,
+            republish_bus_credentials=below,
+        )
+        address = await locate_below(settings)()
+    assert (address.urls, address.access.credentials) == (own.bus, below)

@@ -15,7 +15,8 @@ from typing import Any, Self
 import structlog
 
 from caterva2.bus.announcer import OURS, WAITING, Announcer
-from caterva2.bus.connection import Bus, ask_broker
+from caterva2.bus.connection import Bus
+from caterva2.bus.locate import locate_below
 from caterva2.bus.records import Claim
 from caterva2.bus.removal import remove_root
 from caterva2.config import Address, SubscriberSettings
@@ -65,13 +66,13 @@ class Tier:
     def __init__(
         self, catalogue: Catalogue, settings: SubscriberSettings, instance: str, address: Address
     ) -> None:
-        broker, token = settings.republish_to, settings.republish_token or settings.token
+        broker = settings.republish_to
         assert broker is not None
         self._catalogue = catalogue
         self._names = settings.republish or (ALL,)
         self._instance = instance
         self.url = settings.republish_url or settings.url or announced_url(address, broker)
-        self._bus = Bus(lambda: ask_broker(broker, token))
+        self._bus = Bus(locate_below(settings))
         self._stack = AsyncExitStack()
         self._roots: dict[str, _Republished] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
