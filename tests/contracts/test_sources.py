@@ -11,7 +11,10 @@ import pytest
 from caterva2.cache.cached import CachedSource
 from caterva2.model.extents import FILE_EXTENT_BYTES
 from caterva2.model.path import DatasetPath
+from caterva2.source.hedging import Budget
 from caterva2.source.http import HttpSource, UpstreamStats
+from caterva2.source.several import SeveralSources
+from caterva2.source.standing import SourcesStats, Standing
 from caterva2.testing.contracts import SourceContract
 from caterva2.testing.faults import FaultyOrigin
 from caterva2.testing.origin import MemoryOrigin
@@ -65,6 +68,53 @@ class TestHttpSource(SourceContract):
     @pytest.fixture
     def source(self, over_http):
         return over_http
+
+
+class TestSeveralSources(SourceContract):
+    @pytest.fixture
+    async def source(self, origin):
+        stats = SourcesStats()
+        async with (
+            FaultyOrigin(origin) as far,
+            FaultyOrigin(origin) as near,
+            aiohttp.ClientSession() as session,
+        ):
+            standings = []
+            for server, kind, round_trip_s in ((far, "origin", 0.02), (near, "further", 0.001)):
+                source = HttpSource(
+                    server.url,
+                    session,
+                    token=None,
+                    gap_bytes=16 * 1024,
+                    requests=8,
+                    timeout_s=5.0,
+                    stats=UpstreamStats(),
+                )
+                standings.append(Standing(source, kind, 8, stats))
+                standings[-1].is_as_far_as(round_trip_s)
+            yield SeveralSources(standings[0], standings[1:], Budget(), stats)
+
+
+class TestWhatIsHere(SourceContract):
+    """Of a cache that has everything."""
+
+    @pytest.fixture
+    async def source(self, tmp_path, origin, published):
+        with ThreadPoolExecutor(2) as executor:
+            cached = CachedSource(
+                tmp_path,
+                current=origin.entry,
+                origin=lambda path: origin,
+                quota_bytes=None,
+                executor=executor,
+            )
+            await cached.open()
+            for path in published:
+                await cached.fill(await cached.head(path))
+            calls = dict(origin.calls)
+            yield cached.here
+            assert origin.calls == calls
+            await cached.close()
 
 
 class TestCachedSource(SourceContract):

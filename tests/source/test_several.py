@@ -344,6 +344,14 @@ class TestHedging:
         assert group.standings[1].hedged == 0
         assert group.states == ["ok"] * 3
 
+    async def test_who_waits_for_a_turn_at_it_waits_too(self, group, read):
+        group.further[0].health["fetching_s"] = 0.1
+        group.further[0].gate.clear()
+        asyncio.get_running_loop().call_later(2.0, group.further[0].gate.set)
+        await asyncio.gather(*(read(n % 20, n % 20 + 1) for n in range(30)))
+        assert group.asked == [0, 30, 0]
+        assert group.states == ["ok"] * 3
+
     @pytest.mark.parametrize("fetching_s", [3.0, None, "0.1"])
     async def test_who_only_says_so_or_hears_nothing_itself_is_not(self, group, read, fetching_s):
         group.further[0].health["fetching_s"] = fetching_s

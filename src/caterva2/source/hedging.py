@@ -103,7 +103,7 @@ class _Attempt:
 
     async def excuse(self) -> None:
         """Have patience for a while if the source is fetching what it was asked for itself."""
-        if _now() - self._heard_at < MOST_EXCUSED_S and await self.standing.is_at_work():
+        if _now() - self.silent_since < MOST_EXCUSED_S and await self.standing.is_at_work():
             self._excused_until = _now() + EXCUSED_S
 
     def ended(self) -> None:
@@ -191,10 +191,15 @@ class _Race:
             if answer is not None:
                 self._leave_others()
                 return answer
-        if not done:
-            await asyncio.gather(*(attempt.excuse() for attempt in self.under_way.values() if attempt.sent))
-            self._hedge(budget)
+        if not done and self._all_slow():
+            await asyncio.gather(*(attempt.excuse() for attempt in self.under_way.values()))
+            if self._all_slow():
+                self._hedge(budget)
         return None
+
+    def _all_slow(self) -> bool:
+        now = _now()
+        return all(attempt.slow_at <= now and not task.done() for task, attempt in self.under_way.items())
 
     def _judge(self, attempt: _Attempt) -> list[bytes] | None:
         path, etag = str(self._head.path), self._head.etag
@@ -211,11 +216,8 @@ class _Race:
         return answer
 
     def _hedge(self, budget: Budget) -> None:
-        """Ask the next source as well, if those under way have been silent for too long."""
-        now = _now()
-        attempts = self.under_way.values()
-        if any(attempt.slow_at > now or attempt.task.done() for attempt in attempts):
-            return  # something was heard meanwhile
+        """Ask the next source as well, since those under way are silent; of mere slowness within a budget."""
+        now, attempts = _now(), self.under_way.values()
         if any(attempt.stalled_at > now for attempt in attempts) and not budget.take():
             for attempt in attempts:
                 attempt.patience_s = attempt.stall_s

@@ -118,7 +118,7 @@ class SubscriberService(Service):
             durable=settings.durability == "power",
             rank=rank,
             executor=executor,
-            shared=is_source,
+            shared=is_source or settings.republish_to is not None,
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
