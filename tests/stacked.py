@@ -52,6 +52,8 @@ class Stack:
     ----------
     ways : list of Way
         The way up from group n to group n - 1 is the one of number n - 1.
+    commands : dict of str to list of str
+        Command lines by the same names; may be changed before a service is started again.
     urls : dict of str to str
         By name: ``broker 0``, ``publisher``, ``tier 1``, ``broker 1``, …, and what is started beside them.
     """
@@ -61,7 +63,7 @@ class Stack:
         self.tokens = tokens
         self.services: dict[str, ForkedService] = {}
         self.urls: dict[str, str] = {}
-        self._commands: dict[str, list[str]] = {}
+        self.commands: dict[str, list[str]] = {}
         self._groups: dict[str, int] = {}
         self._stack = ExitStack()
         self._pool = urllib3.PoolManager(maxsize=64, retries=False, timeout=ANSWER_S)
@@ -122,13 +124,13 @@ class Stack:
             listen += ["--broker", broker or self.urls[f"broker {group}"]]
         if self.tokens is not None:
             listen += ["--token-file", str(self.token_file(group))]
-        self._commands[name] = [*command, *listen]
+        self.commands[name] = [*command, *listen]
         self._groups[name] = group
         return self.restart(name)
 
     def restart(self, name: str) -> str:
         """Start a service (again) where it was, on its state."""
-        command = list(self._commands[name])
+        command = list(self.commands[name])
         if name in self.urls:
             command[command.index("127.0.0.1:0")] = self.urls[name].removeprefix("http://")
         environment = {"CATERVA2_CONFIG": str(self.directory / "none.toml")}

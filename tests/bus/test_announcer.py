@@ -262,7 +262,10 @@ async def test_root_of_another_is_refused_while_that_one_lives(
     with capture_logs() as logs:
         second = await announce(instance="two", entries={"b": make_entry()})
         await eventually(lambda: "belongs to another" in second.announcer.claims["foo"])
-        assert second.announcer.claims["foo"] == "root 'foo' belongs to another publisher, at http://one:8001"
+        assert (
+            second.announcer.claims["foo"]
+            == "root 'foo' belongs to another publisher, at http://one:8001, until that is gone"
+        )
         first.catalogue.apply("foo", "c", make_entry())
         await eventually(lambda: agree(seen, first.catalogue))
     assert first.announcer.claims["foo"] == OURS

@@ -123,3 +123,17 @@ async def test_what_a_root_comes_through_is_claimed_anew_when_it_changes(
     claims["foo"] = tier("t", "above", origin="replaced")
     await eventually(lambda: seen.root("foo").origin == "replaced" and mine.announcer.in_sync)
     assert events == []
+
+
+async def test_of_a_root_that_a_tier_does_not_know_any_more_it_says_nothing(
+    announce_as, observe, make_entry, agree, eventually
+):
+    mine = await announce_as(tier("t"), {"a": make_entry()})
+    view, seen = await observe()
+    await eventually(lambda: agree(seen, mine.catalogue))
+    mine.catalogue.remove_root("foo")
+    for _ in range(2):
+        heard = view.alive.revision
+        mine.announcer.beat_soon()
+        await eventually(lambda heard=heard: view.alive.revision > heard)
+    assert seen.root("foo").state == "online"

@@ -88,8 +88,7 @@ def replace(root: Path, name: str, array: np.ndarray) -> None:
     (root.parent / "new.b2nd").rename(root / name)
 
 
-@pytest.mark.parametrize("state", ["cut", "hung"])
-@pytest.mark.parametrize("where", [0, 2])
+@pytest.mark.parametrize(("state", "where"), [("cut", 0), ("hung", 0), ("hung", 2)])
 def test_offline_what_is_here_is_read_and_says_how_old_it_is(stacked, root, array, state, where) -> None:
     groups = with_leaf(stacked(3))
     part(groups, "leaf", "warm.b2nd", 3)
@@ -188,14 +187,51 @@ def test_a_bus_below_that_lost_everything_is_filled_again(stacked, root, array) 
     np.testing.assert_array_equal(part(groups, "leaf", "warm.b2nd", 0)[1], array[-1].ravel())
 
 
-def test_a_reset_runs_through_all_tiers(stacked, root) -> None:
-    groups = with_leaf(stacked(3))
-    groups.stop("publisher")
-    groups._commands["publisher"].append("--reset")
-    groups.restart("publisher")
-    wait_for(lambda: groups.info("leaf")["reset_at"], 10 + BUSY_S, lambda: groups.info("leaf"))
-    assert groups.info("leaf")["reset_at"] == groups.info("publisher")["reset_at"]
+def test_set_back_above_is_unverified_below_until_a_reset_runs_through_all_tiers(
+    stacked, root, array
+) -> None:
+    groups = with_leaf(stacked(2))
+    past = groups.directory / "past"
+    set_aside(groups, past, root)
+    replace(root, "warm.b2nd", array[::-1])
     groups.wait_current("leaf")
+    later = groups.etags("leaf")
+    part(groups, "leaf", "warm.b2nd", 3)
+
+    set_back(groups, past, root)
+    wait_for(lambda: groups.info("tier 1")["behind"] == 1, 20, lambda: groups.info("tier 1"))
+    wait_for(lambda: not groups.is_fresh("leaf"), 20, lambda: groups.info("leaf"))
+    assert (groups.etags("leaf"), groups.info("leaf")["behind"]) == (later, 0)
+    np.testing.assert_array_equal(part(groups, "leaf", "warm.b2nd", 3)[1], array[::-1][3].ravel())
+
+    groups.stop("publisher")
+    groups.commands["publisher"].append("--reset")
+    groups.restart("publisher")
+    groups.wait_current("leaf")
+    assert groups.info("leaf")["reset_at"] == groups.info("publisher")["reset_at"] is not None
+    np.testing.assert_array_equal(part(groups, "leaf", "warm.b2nd", 3)[1], array[3].ravel())
+
+
+def set_aside(groups: Stack, past: Path, root: Path) -> None:
+    """Copy what publisher and broker have, and the directory."""
+    for name in ("publisher", "broker 0"):
+        groups.stop(name)
+        shutil.copytree(groups.directory / name, past / name)
+    shutil.copytree(root, past / "root")
+    for name in ("broker 0", "publisher"):
+        groups.restart(name)
+
+
+def set_back(groups: Stack, past: Path, root: Path) -> None:
+    """Put all that in the place of what is there now."""
+    for name in ("publisher", "broker 0"):
+        groups.stop(name)
+        shutil.rmtree(groups.directory / name)
+        shutil.copytree(past / name, groups.directory / name)
+    for file in (past / "root").iterdir():
+        shutil.copy2(file, root / file.name)
+    for name in ("broker 0", "publisher"):
+        groups.restart(name)
 
 
 def test_another_publisher_of_the_root_is_passed_on(stacked, root, array) -> None:

@@ -43,6 +43,11 @@ class Two:
         own = SubscriberSettings(listen=ANY_PORT, state=self._directory / name, min_free_bytes=0, **settings)
         return await self._stack.enter_async_context(SubscriberService(own))
 
+    async def hear_all(self) -> None:
+        """Wait until the leaf heard of each root twice: what is to be put right would be by then."""
+        heard = self.leaf.view.alive.revision
+        await until(lambda: self.leaf.view.alive.revision >= heard + 4)
+
     def seen(self, name: str) -> bool:
         root = self.leaf.catalogue.roots.get(name)
         return root is not None and root.fresh
@@ -89,8 +94,7 @@ async def test_a_root_is_announced_when_all_of_it_is_known_and_not_before(two) -
     await until(lambda: two.seen("foo"))
     tier.catalogue.set_root("later", url="http://p", instance="p")
     tier.catalogue.apply("later", "first", Entry("e1", 1, 1, "file", 0.0))
-    (two.roots["foo"] / "y").write_text("a change that is announced meanwhile")
-    await until(lambda: "y" in two.leaf.catalogue.root("foo").entries)
+    await two.hear_all()
     assert "later" not in await keys_of(two.leaf, ROOTS)
     tier.catalogue.confirm("later")
     roots = two.leaf.catalogue.roots
@@ -109,6 +113,19 @@ async def test_a_root_that_is_gone_above_is_gone_below(two) -> None:
     assert await keys_of(two.leaf, DATA) == {"bar.x"}
     await two.above.start_publisher()  # and it can come back
     await until(lambda: two.seen("foo") and two.seen("bar"))
+
+
+async def test_a_root_that_is_renamed_is_another_one_and_the_old_one_stays_unverified(two) -> None:
+    await two.tier()
+    await until(lambda: two.seen("foo") and two.seen("bar"))
+    entries = dict(two.leaf.catalogue.root("foo").entries)
+    await two.above.stop("publisher")
+    two.above.roots["baz"] = two.above.roots.pop("foo")
+    await two.above.start_publisher()
+    await until(lambda: two.seen("baz") and two.seen("bar"))
+    await until(lambda: not two.seen("foo"))
+    assert two.leaf.catalogue.root("foo").entries == entries
+    assert two.leaf.catalogue.root("foo").freshness.age_s < 60
 
 
 async def test_a_tier_that_is_behind_takes_nothing_back(two, tmp_path) -> None:
@@ -136,8 +153,7 @@ async def test_a_tier_that_is_behind_takes_nothing_back(two, tmp_path) -> None:
     events = []
     two.leaf.catalogue.listen(lambda event, _: events.append((event.kind, event.path)))
     await until(lambda: two.leaf.catalogue.root("foo").state == "online")
-    heard = two.leaf.view.alive.revision
-    await until(lambda: two.leaf.view.alive.revision >= heard + 4)  # twice of each root
+    await two.hear_all()
     assert two.leaf.catalogue.root("foo").entries == later
     assert await keys_of(two.leaf, DATA) == {"foo.x", "foo.new", "bar.x"}
     assert not two.leaf.catalogue.root("foo").fresh

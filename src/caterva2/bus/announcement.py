@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -356,9 +357,11 @@ class Announcement:
                 await asyncio.sleep(NEWS_S)
 
     def _heartbeat(self) -> Heartbeat:
-        digest = self._there.digest if self.in_sync else None
-        self._told = digest or ""
         wanted = self._wanted()
+        age_s = wanted.freshness.age_s if self._claim.origin else 0.0
+        # a root that was just removed from the catalogue is not known: of it nothing is said
+        digest = self._there.digest if self.in_sync and math.isfinite(age_s) else None
+        self._told = digest or ""
         return Heartbeat(
             self._claim.instance,
             self._claim.url,
@@ -367,7 +370,7 @@ class Announcement:
             self._view.epoch,
             self._view.revision,
             max(self._claim.reset, wanted.reset_at),
-            wanted.freshness.age_s if self._claim.origin else 0.0,
+            0.0 if digest is None else age_s,
         )
 
 

@@ -96,7 +96,8 @@ async def take_claim(
         beat, now = await alive.get(key), time.monotonic()
         if _is_of(beat.value, owner) and beat.revision != last_beat:
             silent_since, last_beat = now, beat.revision
-            on_refused(f"root {root!r} belongs to another publisher, at {owner.url}")
+            another = "another tier" if mine.origin else "another publisher"
+            on_refused(f"root {root!r} belongs to {another}, at {owner.url}, until that is gone")
         elif now - silent_since > SILENCE_S:
             if (taken := await _take(roots, root, mine, held, reset_of)) is not None:
                 return taken

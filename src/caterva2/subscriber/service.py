@@ -131,7 +131,7 @@ class SubscriberService(Service):
             ],
             metrics=metrics,
             token=settings.token,
-            other_token=settings.republish_token,
+            other_token=None if settings.republish_to is None else settings.republish_token,
             health=self._health,
         )
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
