@@ -45,9 +45,9 @@ def test_what_a_tier_never_takes_over(mine, owner, reason):
 def announce_as(announce):
     """Announce the root as a tier that knows it completely."""
 
-    async def announce_as(claim, entries=None):
-        mine = await announce(instance=claim.instance, entries=entries, claim_of=lambda _: claim)
-        mine.catalogue.confirm("foo")
+    async def announce_as(claim, entries=None, root="foo"):
+        mine = await announce(root, instance=claim.instance, entries=entries, claim_of=lambda _: claim)
+        mine.catalogue.confirm(root)
         return mine
 
     return announce_as
@@ -55,9 +55,9 @@ def announce_as(announce):
 
 @pytest.fixture
 def put_claim(bus):
-    async def put_claim(claim):
+    async def put_claim(root, claim):
         async with bus.session() as client:
-            await Bucket(client, ROOTS).put("foo", claim.encode())
+            await Bucket(client, ROOTS).put(root, claim.encode())
 
     return put_claim
 
@@ -85,25 +85,20 @@ async def test_an_origin_takes_back_at_once_what_a_tier_holds_for_it(
     assert await get_claim() == Claim("origin", "http://origin:8001", "A title")
 
 
-async def test_nothing_is_taken_from_an_origin_that_is_gone(
-    announce, announce_as, put_claim, get_claim, make_entry, eventually
+async def test_from_who_is_gone_a_tier_takes_only_what_is_of_its_origin(
+    announce, announce_as, put_claim, get_claim, eventually
 ):
-    await put_claim(ORIGIN)  # no heartbeat of it comes
-    wanting = await announce_as(tier("t"), {"a": make_entry()})
-    other = await announce_as(tier("u", origin="other"))
-    await eventually(lambda: "comes from there" in wanting.announcer.claims["foo"])
-    await eventually(lambda: "belongs to another" in other.announcer.claims["foo"])
+    await put_claim("foo", ORIGIN)  # no heartbeats come, of none of them
+    await put_claim("bar", tier("gone"))
+    wanting = await announce_as(tier("t"))
+    others = [await announce_as(tier("u", origin="other"), root=root) for root in ("foo", "bar")]
+    standby = await announce_as(tier("t", "further"), root="bar")
     publisher = await announce(instance="other")
+    await eventually(lambda: standby.announcer.claims["bar"] == OURS)
     await eventually(lambda: publisher.announcer.claims["foo"] == OURS)  # so that it was gone by then
     assert (await get_claim()).instance == "other"
-
-
-async def test_a_tier_that_is_gone_is_replaced_by_one_of_the_same_origin(announce_as, put_claim, eventually):
-    await put_claim(tier("gone"))
-    other = await announce_as(tier("u", origin="other"))
-    standby = await announce_as(tier("t", "further"))
-    await eventually(lambda: standby.announcer.claims["foo"] == OURS)
-    assert "belongs to another" in other.announcer.claims["foo"]
+    assert OURS not in wanting.announcer.claims.values()
+    assert "belongs to another" in others[1].announcer.claims["bar"]
 
 
 async def test_what_a_root_comes_through_is_claimed_anew_when_it_changes(
