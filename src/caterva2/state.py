@@ -107,13 +107,11 @@ def process_exists(pid: int) -> bool:
 
 
 def _read_pid(fd: int) -> int | None:
-    """Return who holds a lock; None if that is not known: who holds a foreign one does not write there."""
     os.lseek(fd, 0, os.SEEK_SET)
     try:
-        pid = int(os.read(fd, 32))
+        return int(os.read(fd, 32))
     except (OSError, ValueError):
         return None
-    return pid if process_exists(pid) else None
 
 
 if sys.platform == "win32":

@@ -158,7 +158,7 @@ def test_a_mirror_is_published_as_it_is(site, origin, mirror) -> None:
     shown = site.json("show", "foo/cube.b2nd[3, 4, 5:7]")
     assert shown == np.random.default_rng(1).random((40, 50, 60))[3, 4, 5:7].tolist()
     late = site.start("subscriber", "--listen", "127.0.0.1:0", "--state", str(mirror))
-    late.wait_for_line("is in use by another process")
+    late.wait_for_line("a mirror is in use by")
     assert publisher.stop() == 0
     assert _snapshot(mirror) == before
 
@@ -218,6 +218,28 @@ def test_a_subscriber_that_was_killed_leaves_a_mirror_too(site, origin) -> None:
     reader.kill()
     _, url = publish(site, site.directory / "reader")
     assert hashes_of(url) == origin["hashes"]
+
+
+def test_who_has_seen_later_versions_takes_those_of_the_mirror_after_a_reset(site, origin, mirror) -> None:
+    start_broker(site, "broker")
+    reader = start_subscriber(site, "reader").url("subscriber")
+    root = site.directory / "root"
+    root.mkdir()
+    write_array(root / "cube.b2nd", np.arange(5))
+    later = site.start("publisher", "foo", str(root), *anywhere(site, "later"))
+    wait_until(lambda: [row["datasets"] for row in site.json("roots")] == [1])
+    assert later.stop() == 0
+    publisher, _ = publish(site, mirror)
+    publisher.wait_for_line("root claimed")  # 6 s after the other was last heard of
+    wait_until(lambda: len(rows_of(reader)) == DATASETS)
+    wait_until(lambda: get(f"{reader}/api/roots")["foo"]["behind"] == 1)
+    cube = "foo/cube.b2nd"
+    assert rows_of(reader)[cube]["generation"] > origin["rows"][cube]["generation"]
+    assert publisher.stop() == 0
+    start = ["publisher", "foo", str(mirror), "--reset", *anywhere(site, "publisher")]
+    site.start(*start).wait_for_line("root reset")
+    wait_until(lambda: rows_of(reader) == origin["rows"])
+    wait_until(lambda: hashes_of(reader) == origin["hashes"])
 
 
 def test_another_root_is_refused_by_name(site, mirror) -> None:

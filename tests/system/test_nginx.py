@@ -240,7 +240,7 @@ def test_a_change_is_seen_at_once_and_nothing_old(changing) -> None:
     changing.subscriber()
     assert site.json("show", "foo/cube.b2nd[3, 4, 5:9]") == CUBE[3, 4, 5:9].tolist()
     old = changing.version("cube.b2nd")
-    for n in range(3):
+    for n in range(2):
         write_array(site.directory / "new", CUBE + n + 1, chunks=(10, 25, 30), blocks=(5, 5, 10))
         (site.directory / "new").rename(changing.root / "cube.b2nd")
         seen = site.json("info", "foo/cube.b2nd")["etag"]
@@ -307,12 +307,8 @@ def test_curl(behind) -> None:
 
 def test_with_a_token_that_nginx_checks_itself(site) -> None:
     with running(site, TOKEN) as behind:
-        behind.subscriber("first")
+        behind.subscriber()
         assert site.json("show", "foo/cube.b2nd[3, 4, 5:9]") == CUBE[3, 4, 5:9].tolist()
-        before = behind.answered()
-        behind.subscriber("second")
-        assert site.json("show", "foo/cube.b2nd[3, 4, 5:9]") == CUBE[3, 4, 5:9].tolist()
-        assert behind.answered() == before
         target = behind.version("noise.bin")
         assert [behind.get(target).headers["X-Cache"] for _ in range(2)] == ["MISS", "HIT"]
         for authorization in ("Bearer wrong", f"Basic {TOKEN}", ""):

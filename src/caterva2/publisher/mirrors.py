@@ -135,10 +135,6 @@ class MirrorRoot:
             self._unchecked[name] = None
             self._wake.set()
 
-    def raise_generation(self, name: str, generation: int) -> None:
-        """Hear that others have seen a later version of a dataset: it keeps the name it has."""
-        log.warning("others have seen a later version", dataset=f"{self.root}/{name}", generation=generation)
-
     async def run(self) -> None:
         """Check all, publish what is right, and look after it; until cancelled."""
         self._look_after()

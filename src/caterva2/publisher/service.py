@@ -186,7 +186,7 @@ class PublisherService(Service):
                 {root: ""},
                 instance=instance,
                 url=self.url,
-                on_behind=lambda path, generation: watcher.raise_generation(path.name, generation),
+                on_behind=self._name_later if root in self.watchers else None,
                 reset_of=resets.at,
                 is_coming=lambda _, name: watcher.is_coming(name),
             )
@@ -201,6 +201,10 @@ class PublisherService(Service):
                 lost.cancel()
                 announcing.cancel()
                 await asyncio.gather(announcing, lost, return_exceptions=True)
+
+    def _name_later(self, path: DatasetPath, generation: int) -> None:
+        """Name a version of a file anew, as others know a later one; those of mirrors keep their names."""
+        self.watchers[path.root].raise_generation(path.name, generation)
 
     def _metrics(self) -> Metrics:
         metrics = Metrics("publisher")
