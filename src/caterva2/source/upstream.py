@@ -268,7 +268,7 @@ class Upstream:
         if runs:
             headers["Range"] = range_header(runs)
         if anew:
-            headers["Cache-Control"] = "no-cache"
+            headers.setdefault("Cache-Control", "no-cache")  # only-if-cached stays: nobody waits in a circle
         target = f"{self.name}{route}{quote(str(path), safe='/')}" + ("?" + "&".join(query) if query else "")
         url = URL(target, encoded=True)
         await self._breaker.admit()
