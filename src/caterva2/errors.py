@@ -221,15 +221,18 @@ class StateInUse(Caterva2Error, OSError):
     directory : str
     pid : int or None
         The owner, where it could be read.
+    alive : bool
+        Whether there is a process of that number: what the owner left behind may have the directory still.
     """
 
     slug = "state-in-use"
 
-    def __init__(self, directory: str, pid: int | None) -> None:
-        owner = f"process {pid}" if pid else "another process"
+    def __init__(self, directory: str, pid: int | None, *, alive: bool = True) -> None:
+        owner = f"process {pid}" if pid and alive else "another process"
         super().__init__(f"{directory} is in use by {owner}: stop it, or choose another --state directory")
         self.directory = directory
         self.pid = pid
+        self.alive = alive
 
     def __str__(self) -> str:
         return str(self.args[0])

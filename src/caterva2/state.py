@@ -69,7 +69,8 @@ class StateLock:
         except OSError as error:
             pid = _read_pid(fd)
             os.close(fd)
-            raise StateInUse(str(self.directory), pid) from error
+            alive = pid is not None and process_exists(pid)
+            raise StateInUse(str(self.directory), pid, alive=alive) from error
         return fd
 
     def release(self) -> None:

@@ -28,7 +28,7 @@ import structlog
 from caterva2.bus.address import BusAddress
 from caterva2.config import Address, Token
 from caterva2.errors import BusError, StateInUse
-from caterva2.state import StateLock, process_exists
+from caterva2.state import StateLock
 
 __all__ = ["NatsServer", "find_binary"]
 
@@ -158,7 +158,7 @@ class NatsServer:
             try:
                 self._lock.acquire()
             except StateInUse as error:
-                orphaned = error.pid is not None and not process_exists(error.pid)
+                orphaned = error.pid is not None and not error.alive
                 if not orphaned or time.monotonic() > deadline:
                     raise
             else:

@@ -125,7 +125,7 @@ class SourcesView:
         if beat.instance == self._instance:
             return
         if beat.instance not in self._heard:
-            log.info("further source", source=without_secrets(beat.url), roots=beat.roots)
+            log.info("further source", source=without_secrets(beat.url))
         self._heard[beat.instance] = beat, time.monotonic()
 
     def done(self) -> None:
