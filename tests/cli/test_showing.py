@@ -52,7 +52,7 @@ def test_large_ones_are_summarised_as_numpy_does(cat2, text) -> None:
 
 
 def test_a_summary_moves_its_corners_only(cat2, running) -> None:
-    upstream = running.cluster.subscriber.upstream
+    upstream = running.cluster.subscriber.origins.stats
     running.run(running.cluster.subscriber.source.drop(path_of("foo/cube.b2nd")))
     before = upstream.extents
     cat2("show", "foo/cube.b2nd")

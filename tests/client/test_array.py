@@ -111,10 +111,10 @@ def test_an_empty_selection_costs_no_request(client) -> None:
 
 
 def test_opening_moves_no_data(running, client) -> None:
-    before = running.cluster.subscriber.upstream.bytes
+    before = running.cluster.subscriber.origins.stats.bytes
     array = client["foo/zeros.b2nd"]
     assert (array.shape, array.dtype) == ((300, 300), np.float64)
-    assert running.cluster.subscriber.upstream.bytes - before < 10_000
+    assert running.cluster.subscriber.origins.stats.bytes - before < 10_000
 
 
 @pytest.mark.parametrize("part_bytes", [64, 400, 3000])

@@ -173,13 +173,13 @@ def test_a_small_file_that_is_touched_keeps_its_version(site_of_all: Published) 
     wait_until(lambda: "small.txt" in site_of_all.names())
     site_of_all.served("small.txt")
     before, stats = site_of_all.info("small.txt"), site_of_all.publisher.version_stats
-    requests, touched = site_of_all.running.cluster.subscriber.upstream.requests, stats.touched
+    requests, touched = site_of_all.running.cluster.subscriber.origins.stats.requests, stats.touched
     os.utime(file)
     wait_until(lambda: stats.touched > touched)
     site_of_all.served("small.txt")
     after = site_of_all.info("small.txt")
     assert (after["generation"], after["etag"]) == (before["generation"], before["etag"])
-    assert site_of_all.running.cluster.subscriber.upstream.requests == requests
+    assert site_of_all.running.cluster.subscriber.origins.stats.requests == requests
 
 
 def test_a_large_file_that_is_touched_is_not_hashed(site_of_all: Published) -> None:
@@ -189,7 +189,7 @@ def test_a_large_file_that_is_touched_is_not_hashed(site_of_all: Published) -> N
     site_of_all.served(name)
     before, source = site_of_all.info(name), site_of_all.publisher.source.stats
     hashed = (stats.bytes_hashed, source.bytes_hashed)
-    upstream = site_of_all.running.cluster.subscriber.upstream
+    upstream = site_of_all.running.cluster.subscriber.origins.stats
     moved = upstream.bytes
     os.utime(file)
     wait_until(lambda: site_of_all.publisher.catalogue.root("foo").entries[name].etag != before["etag"])

@@ -106,7 +106,7 @@ async def test_each_fault(site, session, kind, times, status, counted) -> None:
     right = ARRAYS["small.b2nd"][:, :40, :50] if kind in PARTS else ARRAYS["small.b2nd"][16:32]
     await ask(session, site, part("small.b2nd", "0"))  # the manifest
     counter_names = ("rejected", "retries", "errors")
-    stats = site.subscriber.upstream
+    stats = site.subscriber.origins.stats
     before = [getattr(stats, name) for name in counter_names]
     site.publisher.faults.append(Fault(kind, times))
     got, headers, body = await ask(session, site, target)
@@ -159,7 +159,7 @@ async def test_no_flipped_bit_of_a_manifest_is_believed(beside, session, tmp_pat
 
     right = await ask_all()
     assert right[0] == (200, array.tobytes()) and right[2] == (200, file.read_bytes())
-    stats = site.subscriber.upstream
+    stats = site.subscriber.origins.stats
     for number in range(FLIPS):
         await site.subscriber.source.drop(path)
         if what == "pages":
@@ -257,7 +257,7 @@ class Judge:
             judge_problem(status, answered, body)
 
     def report(self) -> str:
-        stats = self.site.subscriber.upstream
+        stats = self.site.subscriber.origins.stats
         return (
             f"{READS} reads: {json.dumps(self.outcomes)}, {len(self.wrong)} wrong; "
             f"{self.site.publisher.spoilt.total()} answers spoilt {json.dumps(self.site.publisher.spoilt)}; "
@@ -282,7 +282,7 @@ async def test_no_wrong_byte_is_served(site, session, capsys) -> None:
     await judge.run()
     with capsys.disabled():
         print(f"\n{judge.report()}")
-    stats = site.subscriber.upstream
+    stats = site.subscriber.origins.stats
     assert not judge.wrong
     assert not judge.unexpected
     assert not judge.outcomes["hung"]

@@ -56,7 +56,7 @@ class Client:
 
     @property
     def upstream(self) -> tuple[int, int]:
-        stats = self._cluster.subscriber.upstream
+        stats = self._cluster.subscriber.origins.stats
         return stats.requests, stats.bytes
 
 

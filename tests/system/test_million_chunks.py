@@ -39,7 +39,7 @@ class Counted:
     """What a read through the subscriber took, all hosts in all."""
 
     def __init__(self, running: RunningCluster) -> None:
-        self._upstream = running.cluster.subscriber.upstream
+        self._upstream = running.cluster.subscriber.origins.stats
         self._publisher = running.cluster.publisher
 
     def __enter__(self) -> Counted:

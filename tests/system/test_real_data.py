@@ -31,7 +31,7 @@ def running(data, tmp_path) -> Iterator[RunningCluster]:
 
 def test_one_element_of_200_mb_moves_less_than_300_kb_and_the_second_read_nothing(data, running) -> None:
     truth = blosc2.open(str(data / "waves.b2nd"), mode="r")
-    upstream = running.cluster.subscriber.upstream
+    upstream = running.cluster.subscriber.origins.stats
     with caterva2.connect(running.url) as client:
         array = client["foo/waves.b2nd"]
         assert array[311, 200, 77] == truth[311, 200, 77]
@@ -83,7 +83,7 @@ def test_readers_in_parallel_get_what_one_reader_gets(data, running) -> None:
             reader.start()
         for reader in readers:
             reader.join()
-        plane_bytes = running.cluster.subscriber.upstream.bytes
+        plane_bytes = running.cluster.subscriber.origins.stats.bytes
         info = client.info("foo/waves.b2nd")
     assert not wrong
     assert plane_bytes < 1.2 * info["cached_bytes"] + 300_000, "extents were fetched more than once"

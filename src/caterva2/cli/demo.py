@@ -184,7 +184,7 @@ class Story:
     @contextmanager
     def _moved(self) -> Iterator[list[int]]:
         """Measure the bytes that the subscriber fetches; the list holds the number afterwards."""
-        upstream = self._running.cluster.subscriber.upstream
+        upstream = self._running.cluster.subscriber.origins.stats
         before, moved = upstream.bytes, [0]
         yield moved
         moved[0] = upstream.bytes - before

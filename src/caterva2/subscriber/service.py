@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from os import cpu_count
 from typing import Any
@@ -87,32 +87,35 @@ class SubscriberService(Service):
         settings = self.settings
         stack.enter_context(StateLock(settings.state))
         executor = stack.enter_context(ThreadPoolExecutor(2 * (cpu_count() or 1), "caterva2"))
-
         store = SubscriberStore(settings.state / "subscriber.sqlite")
         stack.callback(store.close)
         store.load(self.catalogue)
-
         pins = Pins(self.catalogue, store)
+        await self._open_cache(stack, executor, pins)
+        await self._follow(stack, store)
+        await self._serve(stack, pins)
+        await self._republish(stack, store.instance())
+
+    async def _open_cache(self, stack: AsyncExitStack, executor: Executor, pins: Pins) -> None:
+        settings = self.settings
 
         def rank(path: DatasetPath) -> int:
             # asked while evicting: not before something is served, after all parts are made
             if path in pins:
                 return PINNED
-            return FOLLOWED if follower.follows(path) else ORDINARY
+            return FOLLOWED if self.follower.follows(path) else ORDINARY
 
         def further(root: str) -> list[SourceBeat]:
             return self.sources.of(root)  # asked while reading: not before all parts are made
 
         is_source = settings.is_further_source
-        origins = await stack.enter_async_context(
+        self.origins = await stack.enter_async_context(
             Origins(self.catalogue, settings, further, only_if_cached=is_source)
         )
-        self.upstream = origins.stats
-        self._origins = origins
         self.source = CachedSource(
             settings.state / "cache",
             current=self.catalogue.entry,
-            origin=origins.source,
+            origin=self.origins.source,
             quota_bytes=settings.quota_bytes,
             min_free_bytes=settings.min_free_bytes,
             durable=settings.durability == "power",
@@ -124,30 +127,36 @@ class SubscriberService(Service):
         stack.push_async_callback(self.source.close)
         self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
 
+    async def _follow(self, stack: AsyncExitStack, store: SubscriberStore) -> None:
+        settings, instance = self.settings, store.instance()
         self.bus = await stack.enter_async_context(Bus(locate(settings)))
-        self.follower = follower = Follower(self.catalogue, store, self.source)
-        follower.begin(settings.follow, settings.follow_mode)
-        self.view = CatalogueView(self.bus, self.catalogue, store.position(), instance=store.instance())
+        self.follower = Follower(self.catalogue, store, self.source)
+        self.follower.begin(settings.follow, settings.follow_mode)
+        self.view = CatalogueView(self.bus, self.catalogue, store.position(), instance=instance)
         store.keep(self.catalogue, lambda: self.view.position)
-        self.sources = SourcesView(self.bus, store.instance())
-        self._spawn(stack, self._follow_bus())
-        self._spawn(stack, self.sources.run())
-        self._spawn(stack, origins.run())
-        self._spawn(stack, follower.run())
-        self._spawn(stack, _write_roots(self.catalogue, store))
-        self._spawn(stack, drop_deleted(self.catalogue, self.source))
+        self.sources = SourcesView(self.bus, instance)
+        for part in (
+            self._follow_bus(),
+            self.sources.run(),
+            self.origins.run(),
+            self.follower.run(),
+            _write_roots(self.catalogue, store),
+            drop_deleted(self.catalogue, self.source),
+        ):
+            self._spawn(stack, part)
 
+    async def _serve(self, stack: AsyncExitStack, pins: Pins) -> None:
+        settings = self.settings
         metrics = self._metrics()
-        metrics.add_stats("sources", origins.choices)
         streams = EventStreams(self.catalogue)
         app = build_app(
             title="Caterva2 subscriber",
             routes=data_routes(self),
             routers=[
                 catalogue_router(self.catalogue, streams),
-                subscriber_router(self.catalogue, follower, self.source),
+                subscriber_router(self.catalogue, self.follower, self.source),
                 cache_router(self.catalogue, self.source, pins),
-                sources_router(self.catalogue, origins),
+                sources_router(self.catalogue, self.origins),
             ],
             metrics=metrics,
             token=settings.token,
@@ -157,19 +166,23 @@ class SubscriberService(Service):
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
         self.address = server.address
-        if is_source:
+        self._spawn(stack, server.wait())
+
+    async def _republish(self, stack: AsyncExitStack, instance: str) -> None:
+        """Announce what is served here to others: of the own group, or of another."""
+        settings = self.settings
+        if settings.is_further_source:
             republished = Republished(
                 self.catalogue,
                 settings.republish or (),
-                instance=store.instance(),
+                instance=instance,
                 url=lambda: self.url,
                 load=Load(),
             )
             self._spawn(stack, SourceAnnouncer(self.bus, republished.beat).run())
-        self._spawn(stack, server.wait())
         if settings.republish_to is not None:
             self.tier = await stack.enter_async_context(
-                Tier(self.catalogue, settings, store.instance(), self.address)
+                Tier(self.catalogue, settings, instance, self.address)
             )
             self._spawn(stack, self.tier.run())
 
@@ -190,7 +203,8 @@ class SubscriberService(Service):
         metrics, cache = Metrics("subscriber"), self.source
         metrics.add_catalogue(self.catalogue)
         metrics.add_stats("cache", cache.stats)
-        metrics.add_stats("upstream", self.upstream)
+        metrics.add_stats("upstream", self.origins.stats)
+        metrics.add_stats("sources", self.origins.choices)
         metrics.add_budget(self.reader.budget)
         quota = self.settings.quota_bytes
         for name, what, value, limit in (
@@ -220,7 +234,7 @@ class SubscriberService(Service):
             "status": "degraded" if self.source.stats.degraded else "ok",
             "url": self.url,
             # who waits for an answer sees that it is being fetched, and does not ask somebody else as well
-            "fetching_s": self._origins.silent_s,
+            "fetching_s": self.origins.silent_s,
             "broker": "connected" if self.bus.connected else "unreachable",
             "problem": self.bus.problem,
             "roots": {root.name: root.state for root in self.catalogue.roots.values()},
