@@ -14,10 +14,10 @@ from nats.js import api
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from caterva2.bus.address import BusAddress, without_secrets
-from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, REQUEST_S, ROOTS, Bucket, config_of
+from caterva2.bus.buckets import ALIVE, BUCKETS, DATA, REQUEST_S, ROOTS, SOURCES, Bucket, config_of
 from caterva2.bus.client import BusClient, close, denies, open_client
 from caterva2.bus.keys import data_key, root_key
-from caterva2.bus.permissions import SOURCES, Role
+from caterva2.bus.permissions import Role
 from caterva2.bus.streams import REPLICAS, VERSION_NEEDED, ensure, stream_info
 from caterva2.errors import BusError, ConfigError, Unavailable
 
