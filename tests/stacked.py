@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import urllib3
 
+from caterva2.errors import StateInUse
+from caterva2.state import StateLock
 from caterva2.testing.network import Link, Network
 from caterva2.testing.processes import ForkedService
 from caterva2.testing.waiting import wait_until
@@ -43,6 +45,14 @@ class Way:
     def set_state(self, state: str) -> None:
         for link in self.links:
             link.set_state(state)
+
+
+def _is_free(directory: Path) -> bool:
+    try:
+        with StateLock(directory):
+            return True
+    except StateInUse:
+        return False
 
 
 class Stack:
@@ -140,8 +150,11 @@ class Stack:
         return self.urls[name]
 
     def kill(self, name: str) -> None:
-        """Kill -9."""
+        """Kill -9; the child of a broker has its store open for some moments more."""
         self.services.pop(name).kill()
+        bus = self.directory / name / "bus"
+        if bus.is_dir():
+            wait_until(lambda: _is_free(bus))
 
     def stop(self, name: str) -> None:
         """Ask a service to stop, and wait until it has."""

@@ -77,7 +77,7 @@ async def ensure(client: Client, replicas: int | None = None) -> None:
     try:
         await asyncio.gather(*(_ensure(jetstream, bucket, replicas) for bucket in BUCKETS))
     except (NatsError, TimeoutError) as error:
-        raise _ensure_failed(client, error) from error
+        raise _ensure_failed(client, error, replicas or REPLICAS) from error
 
 
 async def _ensure(jetstream: JetStreamContext, bucket: str, replicas: int | None) -> None:
@@ -101,13 +101,13 @@ async def _make(jetstream: JetStreamContext, bucket: str, replicas: int | None) 
             raise
 
 
-def _ensure_failed(client: Client, error: Exception) -> Caterva2Error:
+def _ensure_failed(client: Client, error: Exception, replicas: int) -> Caterva2Error:
     reason = str(error) or type(error).__name__
     if isinstance(error, ServiceUnavailableError) and error.err_code not in _NOT_READY:
         return BusError("nats-server runs without JetStream, or it is not ready: start it with -js")
     if isinstance(error, APIError) and error.err_code == _NO_PEERS:
         return Unavailable(
-            f"cannot make the buckets: the cluster has no room for {REPLICAS} replicas now. Start its other "
+            f"cannot make the buckets: the cluster has no room for {replicas} replicas now. Start its other "
             f"servers, or set bus_replicas ({error.description})"
         )
     if any(denies(client, f"$JS.API.STREAM.CREATE.KV_{bucket}") for bucket in BUCKETS):
