@@ -25,3 +25,12 @@ def test_roots(arguments, roots) -> None:
 def test_what_names_no_root(arguments) -> None:
     with pytest.raises(ConfigError):
         parse_roots(arguments)
+
+
+@pytest.mark.parametrize("flag", ["--full", "--meta"])
+def test_how_to_follow_needs_what_to_follow(flag, tmp_path, monkeypatch, capsys):
+    from caterva2.cli import main
+
+    monkeypatch.setenv("CATERVA2_CONFIG", str(tmp_path / "none.toml"))
+    assert main(["subscriber", flag, "--state", str(tmp_path / "state")]) == 2
+    assert "--follow" in capsys.readouterr().err

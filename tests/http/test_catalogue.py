@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from urllib.parse import quote
 
 
@@ -41,6 +42,17 @@ async def test_lists_are_relative(running) -> None:
         ("", 400),
     ):
         assert (await running.problem(f"/api/list/{path}"))[0] == status
+
+
+async def test_listings_say_whether_they_are_current(running, files) -> None:
+    for path in ("/api/list/foo", "/api/catalogue/foo"):
+        headers = (await running.get(path))[1]
+        assert (headers["X-Caterva2-Freshness"], "Age" in headers) == ("fresh", False)
+    files.catalogue.doubt("foo", time.time() - 100)
+    for path in ("/api/list/foo", "/api/catalogue/foo"):
+        headers = (await running.get(path))[1]
+        assert headers["X-Caterva2-Freshness"] == "unverified"
+        assert 100 <= int(headers["Age"]) < 160
 
 
 async def test_pages_of_the_catalogue_hold_everything_once(running, files) -> None:

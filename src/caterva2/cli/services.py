@@ -123,7 +123,10 @@ def subscriber(
     flags |= {"republish_to": republish_to, "republish_url": republish_url}
     flags |= {"republish_token_file": republish_token_file}
     flags |= bus.flags()
-    _run([_subscriber(config.load(config.SubscriberSettings, **flags))], common)
+    settings = config.load(config.SubscriberSettings, **flags)
+    if (full or meta) and not settings.follow:
+        raise ConfigError("--full and --meta say how --follow does it: give a pattern, such as --follow foo")
+    _run([_subscriber(settings)], common)
 
 
 def serve(

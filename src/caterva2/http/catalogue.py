@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from caterva2.http.conditional import not_modified
-from caterva2.http.dataset import path_of
+from caterva2.http.dataset import freshness_headers, path_of
 from caterva2.http.events import EventStreams
 from caterva2.model.catalogue import Catalogue, Entry, Root
 from caterva2.model.path import DatasetPath, check_root
@@ -83,17 +83,19 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
             for root in sorted(catalogue.roots.values(), key=lambda root: root.name)
         }
 
-    @router.get("/api/list/{path:path}")
-    async def names(request: Request, path: str) -> list[str]:  # noqa: ARG001  # for the description
+    @router.get("/api/list/{path:path}", response_model=list[str])
+    async def names(request: Request, path: str) -> Response:  # noqa: ARG001  # for the description
         """Return the names of the datasets below a root or a directory, relative to it.
 
         Of a dataset it is its own, without the directory.
         """
         parsed = path_of(request, "/api/list/", allow_root=True)
         directory = f"{parsed.name}/" if parsed.name else ""
-        if parsed.name in catalogue.root(parsed.root).entries:
+        root = catalogue.root(parsed.root)
+        if parsed.name in root.entries:
             directory = directory[: directory.rstrip("/").rfind("/") + 1]
-        return [name.removeprefix(directory) for name, _ in catalogue.below(parsed)]
+        found = [name.removeprefix(directory) for name, _ in catalogue.below(parsed)]
+        return JSONResponse(found, headers=freshness_headers(root.freshness))
 
     @router.get("/api/catalogue/{root}")
     async def rows(
@@ -108,6 +110,7 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         """
         found = catalogue.root(check_root(root))
         headers = {"ETag": f'"{found.digest}"', "Cache-Control": "no-cache"}
+        headers |= freshness_headers(found.freshness)
         if not_modified(request.headers, found.digest):
             return Response(status_code=304, headers=headers)
         sorted_names = _sorted_names(found)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from caterva2.cache.here import Here
 from caterva2.errors import Changed, InvalidPath
 from caterva2.http.conditional import named_version, wanted_etags
-from caterva2.model.catalogue import Catalogue, Entry, Event
+from caterva2.model.catalogue import Catalogue, Entry, Event, Freshness
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.source.protocol import Source
@@ -24,6 +24,7 @@ from caterva2.source.slices import Reader
 __all__ = [
     "CHANGED_WAIT_S",
     "DataService",
+    "freshness_headers",
     "headers_of",
     "here_of",
     "lasting_headers",
@@ -188,19 +189,23 @@ async def _next_version(catalogue: Catalogue, path: DatasetPath, old: Entry, tim
         undo()
 
 
+def freshness_headers(freshness: Freshness) -> dict[str, str]:
+    """Return the headers that say whether an answer is confirmed to be current, and since when it is not."""
+    headers: dict[str, str] = {"X-Caterva2-Freshness": freshness.word}
+    if not freshness.fresh and math.isfinite(freshness.age_s):
+        headers["Age"] = str(int(freshness.age_s))
+    return headers
+
+
 def headers_of(service: DataService, head: Head) -> dict[str, str]:
     """Return the headers that describe a version: its name, order, time and freshness."""
-    freshness = service.catalogue.root(head.path.root).freshness
-    headers = {
+    return {
         "ETag": f'"{head.etag}"',
         "Last-Modified": formatdate(head.mtime_ns / 1e9, usegmt=True),
         "Cache-Control": "private, no-cache",
         "X-Caterva2-Generation": str(head.generation),
-        "X-Caterva2-Freshness": freshness.word,
+        **freshness_headers(service.catalogue.root(head.path.root).freshness),
     }
-    if not freshness.fresh and math.isfinite(freshness.age_s):
-        headers["Age"] = str(int(freshness.age_s))
-    return headers
 
 
 def lasting_headers(service: DataService, request: Request, head: Head) -> dict[str, str]:
