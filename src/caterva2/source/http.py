@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
@@ -115,8 +116,11 @@ class HttpSource:
         NotFound, Changed, Unavailable, Unauthorized
         """
 
-        async def attempt() -> Head:
-            async with self._upstream.slot(), self._upstream.answer(path, "/api/manifest/", etag) as response:
+        async def attempt(anew: bool) -> Head:
+            async with (
+                self._upstream.slot(),
+                self._upstream.answer(path, "/api/manifest/", etag, anew=anew) as response,
+            ):
                 try:
                     head = Head.decode(await self._upstream.body(response))
                 except Corrupt as error:
@@ -141,19 +145,22 @@ class HttpSource:
             raise IndexError(f"{head.path} has pages 0 to {head.npages - 1}, asked for {wanted}")
         batches = [wanted[n : n + PAGES_PER_REQUEST] for n in range(0, len(wanted), PAGES_PER_REQUEST)]
         got = await together(
-            self._upstream.twice(head.path, self._page_batch, head, batch, known or {}) for batch in batches
+            self._upstream.twice(head.path, partial(self._page_batch, head, batch, known or {}))
+            for batch in batches
         )
         pages = {page.number: page for batch in got for page in batch}
         return [pages[number] for number in numbers]
 
-    async def _page_batch(self, head: Head, numbers: Sequence[int], known: Mapping[int, Page]) -> list[Page]:
+    async def _page_batch(
+        self, head: Head, numbers: Sequence[int], known: Mapping[int, Page], anew: bool
+    ) -> list[Page]:
         query = [f"pages={_number_ranges(numbers)}"]
         contents = [known[number].content.hex() if number in known else "" for number in numbers]
         if any(contents):
             query.append(f"known={','.join(contents)}")
         async with (
             self._upstream.slot(),
-            self._upstream.answer(head.path, "/api/manifest/", head.etag, query=query) as response,
+            self._upstream.answer(head.path, "/api/manifest/", head.etag, query=query, anew=anew) as response,
         ):
             body = await self._upstream.body(response)
         try:
@@ -249,11 +256,12 @@ class HttpSource:
 
     async def _verified(self, head: Head, runs: Sequence[Run], heard: Callable[[], None]) -> dict[int, bytes]:
         """Fetch runs in one request; what does not match its digest is fetched once more."""
-        pieces = await self._upstream.twice(head.path, self._transfer, head, runs, heard)
+        pieces = await self._upstream.twice(head.path, partial(self._transfer, head, runs, heard))
         extents = [extent for run in runs for extent in run.extents]
         bad = await self._rejected(head, extents, pieces)
         for again in plan(bad, self._gap_bytes):
-            fetched = await self._upstream.twice(head.path, self._transfer, head, again, heard, True)
+            transfer = partial(self._transfer, head, again, heard)
+            fetched = await self._upstream.twice(head.path, transfer, anew=True)
             still_bad = await self._rejected(head, [e for run in again for e in run.extents], fetched)
             if still_bad:
                 extent = still_bad[0]
@@ -282,7 +290,7 @@ class HttpSource:
         return bad
 
     async def _transfer(
-        self, head: Head, runs: Sequence[Run], heard: Callable[[], None], anew: bool = False
+        self, head: Head, runs: Sequence[Run], heard: Callable[[], None], anew: bool
     ) -> dict[int, bytes]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._upstream.slot())

@@ -351,9 +351,17 @@ class Upstream:
                 return kind(f"{self.name} answered {status} for {path}: {detail}", retry_after_s)
 
     async def twice(
-        self, path: DatasetPath, attempt: Callable[..., Awaitable[T]], *args: Any
-    ) -> T:  # Any: passed through to `attempt`
-        """Run an attempt, and once more if the answer was bad.
+        self, path: DatasetPath, attempt: Callable[[bool], Awaitable[T]], *, anew: bool = False
+    ) -> T:
+        """Run an attempt, and once more if the answer was bad; then no cache in between is to answer.
+
+        Parameters
+        ----------
+        path : DatasetPath
+        attempt : callable
+            Is told whether to ask `anew`, as of `answer`.
+        anew : bool
+            What the first one is told.
 
         Raises
         ------
@@ -361,12 +369,12 @@ class Upstream:
             If it was bad twice.
         """
         try:
-            return await attempt(*args)
+            return await attempt(anew)
         except BadAnswer as error:
             self.stats.count("retries")
             log.info("%s sent a bad answer for %s, asking again: %s", self.name, path, error)
         try:
-            return await attempt(*args)
+            return await attempt(True)
         except BadAnswer as error:
             raise self.gave_up(path, error) from error
 
