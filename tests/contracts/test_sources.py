@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import aiohttp
 import blosc2
@@ -95,52 +96,44 @@ class TestSeveralSources(SourceContract):
             yield SeveralSources(standings[0], standings[1:], Budget(), stats)
 
 
+@asynccontextmanager
+async def cache(directory, current, upstream, quota_bytes=None):
+    with ThreadPoolExecutor(2) as executor:
+        cached = CachedSource(
+            directory,
+            current=current,
+            origin=lambda path: upstream,
+            quota_bytes=quota_bytes,
+            executor=executor,
+        )
+        await cached.open()
+        yield cached
+        await cached.close()
+
+
 class TestWhatIsHere(SourceContract):
     """Of a cache that has everything."""
 
     @pytest.fixture
     async def source(self, tmp_path, origin, published):
-        with ThreadPoolExecutor(2) as executor:
-            cached = CachedSource(
-                tmp_path,
-                current=origin.entry,
-                origin=lambda path: origin,
-                quota_bytes=None,
-                executor=executor,
-            )
-            await cached.open()
+        async with cache(tmp_path, origin.entry, origin) as cached:
             for path in published:
                 await cached.fill(await cached.head(path))
             calls = dict(origin.calls)
             yield cached.here
             assert origin.calls == calls
-            await cached.close()
 
 
 class TestCachedSource(SourceContract):
     @pytest.fixture
     async def source(self, tmp_path, origin, over_http):
-        with ThreadPoolExecutor(2) as executor:
-            cached = CachedSource(
-                tmp_path,
-                current=origin.entry,
-                origin=lambda path: over_http,
-                quota_bytes=None,
-                executor=executor,
-            )
-            await cached.open()
+        async with cache(tmp_path, origin.entry, over_http) as cached:
             yield cached
-            await cached.close()
 
 
 class TestCachedSourceThatPassesThrough(SourceContract):
     @pytest.fixture
     async def source(self, tmp_path, origin):
-        with ThreadPoolExecutor(2) as executor:
-            cached = CachedSource(
-                tmp_path, current=origin.entry, origin=lambda path: origin, quota_bytes=0, executor=executor
-            )
-            await cached.open()
+        async with cache(tmp_path, origin.entry, origin, quota_bytes=0) as cached:
             yield cached
-            await cached.close()
-            assert cached.stats.cached_bytes == 0
+        assert cached.stats.cached_bytes == 0

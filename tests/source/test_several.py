@@ -16,7 +16,7 @@ from caterva2.source.hedging import BURST, Budget
 from caterva2.source.http import HttpSource, UpstreamStats
 from caterva2.source.several import SeveralSources, in_order
 from caterva2.source.standing import SourcesStats, Standing
-from caterva2.source.upstream import PartStats
+from caterva2.source.stats import PartStats
 from caterva2.testing.contracts import all_extents
 from caterva2.testing.faults import Fault, FaultyOrigin
 from caterva2.testing.origin import MemoryOrigin

@@ -19,7 +19,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from caterva2.bus.buckets import ALIVE, DATA, MARKER_TTL_S, Bucket
+from caterva2.bus.buckets import ALIVE, BEAT_S, DATA, MARKER_TTL_S, Bucket
 from caterva2.bus.claims import ClaimLost, ResetOf, check_claim, take_claim
 from caterva2.bus.connection import Bus, checkpoint
 from caterva2.bus.keys import data_key, parse_data_key, root_filter, root_key
@@ -30,9 +30,6 @@ from caterva2.model.catalogue import Catalogue, Entry, Event, Root
 from caterva2.model.path import DatasetPath
 
 __all__ = ["OURS", "WAITING", "Announcement", "Behind"]
-
-BEAT_S = 1.5
-"""Pause between heartbeats, in seconds."""
 
 ASKED_S = 1.0
 """How long a heartbeat waits for the answer whose the root is, in seconds."""

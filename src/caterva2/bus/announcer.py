@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 
 from caterva2.bus.announcement import OURS, WAITING, Announcement, Behind
-from caterva2.bus.buckets import ALIVE, Bucket
+from caterva2.bus.buckets import ALIVE, WITHDRAW_S, Bucket
 from caterva2.bus.claims import ResetOf, carried_on
 from caterva2.bus.connection import Bus
 from caterva2.bus.keys import root_key
@@ -16,9 +16,6 @@ from caterva2.errors import BusError
 from caterva2.model.catalogue import Catalogue
 
 __all__ = ["OURS", "WAITING", "Announcer", "Behind"]
-
-WITHDRAW_S = 1.0
-"""How long a clean stop waits for the bus, in seconds."""
 
 
 class Announcer:

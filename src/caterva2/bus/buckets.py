@@ -25,12 +25,14 @@ from caterva2.errors import BusError
 __all__ = [
     "ALIVE",
     "ALIVE_TTL_S",
+    "BEAT_S",
     "BUCKETS",
     "DATA",
     "MARKER_TTL_S",
     "REQUEST_S",
     "ROOTS",
     "SOURCES",
+    "WITHDRAW_S",
     "Bucket",
     "Gone",
     "Stored",
@@ -49,6 +51,12 @@ ALIVE = "C2_ALIVE"
 
 SOURCES = "C2_SOURCES"
 """Instance -> `caterva2.bus.records.SourceBeat`; in memory."""
+
+BEAT_S = 1.5
+"""Pause between the heartbeats of a publisher, or of a further source, in seconds."""
+
+WITHDRAW_S = 1.0
+"""How long a clean stop waits for the bus to take a goodbye, in seconds."""
 
 ALIVE_TTL_S = 5.0
 """Without a heartbeat for this long a publisher, or a further source, is gone."""

@@ -81,7 +81,7 @@ class Claim:
             _text(raw, "title", ""),
             _count(raw, "reset", 0),
             _text(raw, "origin", ""),
-            _texts(raw, "via"),
+            _texts(raw, "via", ()),
         )
 
 
@@ -139,7 +139,7 @@ class Heartbeat:
             _text(raw, "epoch"),
             _count(raw, "revision"),
             _count(raw, "reset", 0),
-            _seconds(raw, "age_s"),
+            _number(raw, "age_s", 0.0),
         )
 
 
@@ -156,7 +156,7 @@ class SourceBeat:
     roots : tuple of str
         The roots that it serves.
     load : float
-        Requests under way there, for each core.
+        How many requests wait there, on the average, where one more finds it busy.
     """
 
     instance: str
@@ -177,16 +177,10 @@ class SourceBeat:
         Corrupt
         """
         raw = _load(value)
-        roots: Any = raw.get("roots")  # as they come; so is the load
-        load: Any = raw.get("load")
-        if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
-            raise Corrupt(f"roots is {roots!r}")
-        if type(load) not in (int, float) or not 0 <= load < math.inf:
-            raise Corrupt(f"load is {load!r}")
         url = _text(raw, "url").rstrip("/")
         if not is_url(url):
             raise Corrupt(f"url is {url!r}")
-        return cls(_text(raw, "instance"), url, tuple(roots), float(load))
+        return cls(_text(raw, "instance"), url, _texts(raw, "roots"), _number(raw, "load"))
 
 
 def is_url(text: str) -> bool:
@@ -294,15 +288,15 @@ def _text(raw: Mapping[str, Any], name: str, default: str | None = None) -> str:
     return value
 
 
-def _texts(raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    values = raw.get(name, [])
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+def _texts(raw: Mapping[str, Any], name: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    values = raw.get(name, default)
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
         raise Corrupt(f"{name} is {values!r}")
     return tuple(values)
 
 
-def _seconds(raw: Mapping[str, Any], name: str) -> float:
-    value = raw.get(name, 0.0)
+def _number(raw: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    value = raw.get(name, default)
     if type(value) not in (int, float) or not 0 <= value < math.inf:
         raise Corrupt(f"{name} is {value!r}")
     return float(value)

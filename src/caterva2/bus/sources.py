@@ -12,19 +12,13 @@ import structlog
 from nats.errors import Error as NatsError
 
 from caterva2.bus.address import without_secrets
-from caterva2.bus.buckets import ALIVE_TTL_S, SOURCES, Bucket, Gone
+from caterva2.bus.buckets import ALIVE_TTL_S, BEAT_S, SOURCES, WITHDRAW_S, Bucket, Gone
 from caterva2.bus.connection import Bus, checkpoint
 from caterva2.bus.records import SourceBeat
 from caterva2.bus.view import Change, View
 from caterva2.errors import BusError, Corrupt
 
 __all__ = ["SourceAnnouncer", "SourcesView"]
-
-BEAT_S = 1.5
-"""Pause between heartbeats, in seconds."""
-
-WITHDRAW_S = 1.0
-"""How long a clean stop waits for the bus, in seconds."""
 
 TICK_S = 0.25
 """How often clocks are looked at, in seconds."""

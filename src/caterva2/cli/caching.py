@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Annotated
@@ -15,6 +13,7 @@ from caterva2.cli.exit_codes import ExitCode
 from caterva2.cli.options import Connection, Json
 from caterva2.cli.output import counted, human_bytes, print_json, print_table
 from caterva2.cli.patterns import First, More, for_each
+from caterva2.cli.progress import bytes_progress
 from caterva2.client import CacheCheck, Cached
 
 __all__ = ["drop", "fsck", "ls", "pin", "unpin"]
@@ -79,10 +78,13 @@ def fsck(pattern: Optional = None, /, *, json: Json = False, connection: Connect
         sizes = dict.fromkeys((row.path for row in cached), 0)
         for row in cached:
             sizes[row.path] += row.cached_bytes
-        with _progress(sum(sizes.values())) as advance:
+        done, total_bytes = 0, sum(sizes.values())
+        with bytes_progress("checking") as show:
             for path, nbytes in sizes.items():  # one at a time: that is what the bar shows
+                if show is not None:
+                    show(done, total_bytes)
                 found += [row for row in client.cache.fsck(path) if row.path == path]
-                advance(nbytes)
+                done += nbytes
     sound = all(row.sound for row in found)
     names = [field.name for field in fields(CacheCheck) if field.name not in ("path", "etag")]
     total = {name: sum(getattr(row, name) for row in found) for name in names}
@@ -113,18 +115,3 @@ def _report(found: list[CacheCheck], total: dict[str, int]) -> None:
         + (f"{len(damaged)} not as they should be" if damaged else "all as they should be"),
         file=sys.stderr,
     )
-
-
-@contextmanager
-def _progress(total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on the terminal; nothing where stderr is none."""
-    if not sys.stderr.isatty():
-        yield lambda _nbytes: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("checking", total=total_bytes)
-        yield lambda nbytes: bar.advance(task, nbytes)

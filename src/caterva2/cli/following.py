@@ -13,7 +13,7 @@ from caterva2.cli.patterns import First, More, for_each, mode_of
 from caterva2.cli.progress import bytes_progress
 from caterva2.client import Client
 from caterva2.errors import ConfigError
-from caterva2.model.pattern import matches
+from caterva2.model.pattern import check_pattern, matches
 
 __all__ = ["follow", "unfollow"]
 
@@ -47,7 +47,7 @@ def follow(
 
 def _wait(client: Client, patterns: Sequence[str]) -> None:
     """Return when all that patterns name is at the subscriber; show how far it is meanwhile."""
-    wanted = [pattern.rstrip("/") for pattern in patterns]
+    wanted = list(map(check_pattern, patterns))
     with bytes_progress("following") as show:
         while True:
             rows = [row for row in client.followed() if any(matches(one, row.path) for one in wanted)]

@@ -7,6 +7,7 @@ for byte, what the origin published. Etag, generation and manifest stay: whoever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -106,6 +107,7 @@ class MirrorRoot:
         self._unfinished: set[str] = set()
         self._wrong: set[str] = set()
         self._wake = asyncio.Event()
+        self._suspected = asyncio.Event()
         self._same_place = _identity(cache)
 
     # -- as a watcher of a directory -------------------------------------------------------------
@@ -137,7 +139,7 @@ class MirrorRoot:
 
     async def run(self) -> None:
         """Check all, publish what is right, and look after it; until cancelled."""
-        self._look_after()
+        await self._look_after()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._beat())
             while True:
@@ -148,11 +150,15 @@ class MirrorRoot:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_S)
-            self._look_after()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._suspected.wait()
+            self._suspected.clear()
+            await self._look_after()
 
-    def _look_after(self) -> None:
-        there = _identity(self._cache)
+    async def _look_after(self) -> None:
+        # in a thread: a disk of another host that hangs must not stop everything
+        there = await asyncio.get_running_loop().run_in_executor(None, _identity, self._cache)
         if there is not None and there == self._same_place:
             self.online.set()
             self.offline.clear()
@@ -231,7 +237,7 @@ class MirrorRoot:
 
     def suspect(self, path: DatasetPath) -> None:
         """Check a dataset again; see `Originals.suspect`."""
-        self._look_after()
+        self._suspected.set()
         self.look(path.name)
 
     def load_head(self, path: DatasetPath, etag: str) -> bytes | None:

@@ -34,7 +34,8 @@ from caterva2.source.byteranges import (
     check_range,
     plan,
 )
-from caterva2.source.upstream import Condition, Upstream, UpstreamStats, etag_of
+from caterva2.source.stats import UpstreamStats
+from caterva2.source.upstream import Condition, Upstream, etag_of
 
 __all__ = ["HttpSource", "UpstreamStats", "together"]
 

@@ -118,7 +118,7 @@ class Standing:
     Attributes
     ----------
     announced_load : float
-        Requests under way there for each core, as it says.
+        How many requests wait there, on the average, where one more finds it busy, as it says.
     hedged : int
         Times that another source was asked as well, because this one was silent.
     used_at, probed_at : float
@@ -167,7 +167,7 @@ class Standing:
 
     @property
     def load(self) -> float:
-        """How busy it is: requests under way there for each core, and ours for each that we may have."""
+        """How busy it is: requests that wait there, as it says, and ours for each that we may have."""
         stats = self.source.stats
         return self.announced_load + (stats.in_flight + stats.waiting) / self._slots
 

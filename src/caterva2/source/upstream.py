@@ -13,7 +13,6 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -25,14 +24,13 @@ from caterva2.errors import Caterva2Error, Changed, NotCached, NotFound, Unautho
 from caterva2.model.path import DatasetPath
 from caterva2.source.breaker import Breaker
 from caterva2.source.byteranges import BadAnswer, Run, range_header
+from caterva2.source.stats import UpstreamStats
 
 __all__ = [
     "Condition",
     "Declined",
     "Nonsense",
-    "PartStats",
     "Upstream",
-    "UpstreamStats",
     "WrongVersion",
     "etag_of",
 ]
@@ -45,72 +43,10 @@ METADATA_BYTES = 64 * 1024 * 1024
 
 T = TypeVar("T")
 
-Counted = Literal[
-    "requests", "bytes", "extents", "rejected", "retries", "errors", "hangs", "in_flight", "waiting"
-]
-
 Condition = Literal["ok", "down", "hung"]
 """``down``: it cannot be reached; ``hung``: it can, and does not answer."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class UpstreamStats:
-    """What was asked of other hosts, for one or several sources.
-
-    Attributes
-    ----------
-    requests : int
-        Answers that began to arrive.
-    bytes : int
-        Bytes of body of all answers, metadata and errors included.
-    extents : int
-        Extents that arrived and were right.
-    rejected : int
-        Extents whose bytes did not match their digest.
-    retries : int
-        Requests that were repeated because the answer was not what was asked for.
-    errors : int
-        Requests that failed for good, because the other side could not be reached or answered nonsense.
-    hangs : int
-        Times that a host was found to hang: it sent nothing and did not answer a probe.
-    in_flight, waiting : int
-        Requests under way now, and those that wait for one of these to end.
-    """
-
-    requests: int = 0
-    bytes: int = 0
-    extents: int = 0
-    rejected: int = 0
-    retries: int = 0
-    errors: int = 0
-    hangs: int = 0
-    in_flight: int = 0
-    waiting: int = 0
-
-    def count(self, name: Counted, by: int = 1) -> None:
-        """Add to one of the numbers."""
-        setattr(self, name, getattr(self, name) + by)
-
-
-class PartStats(UpstreamStats):
-    """What was asked of one source of several: it is part of a whole.
-
-    Parameters
-    ----------
-    whole : UpstreamStats
-        Is added to as well.
-    """
-
-    def __init__(self, whole: UpstreamStats) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def count(self, name: Counted, by: int = 1) -> None:
-        """Add to one of the numbers, here and of the whole."""
-        super().count(name, by)
-        self._whole.count(name, by)
 
 
 class Declined(Unavailable):

@@ -20,7 +20,7 @@ from caterva2.source.http import HttpSource, UpstreamStats
 from caterva2.source.protocol import Source
 from caterva2.source.several import SeveralSources
 from caterva2.source.standing import Kind, SourcesStats, SourceState, Standing
-from caterva2.source.upstream import PartStats
+from caterva2.source.stats import PartStats
 
 __all__ = ["Origins", "SourceReport"]
 
@@ -55,7 +55,7 @@ class SourceReport:
     rtt_ms : float or None
         Round trip, in milliseconds; None where it was not measured, as there was nothing to choose.
     load : float
-        Requests under way there for each core, as it says, and ours for each that we may have.
+        Requests that wait there, as it says, and ours for each that we may have.
     requests, bytes, rejected : int
         Answers that began, bytes of body, and extents that did not match their digest.
     hedged : int

@@ -9,14 +9,29 @@ import structlog
 
 from caterva2.bus.records import SourceBeat
 from caterva2.http.load import Load
-from caterva2.model.catalogue import Catalogue
+from caterva2.model.catalogue import Catalogue, Root
 
-__all__ = ["Republished"]
+__all__ = ["ALL", "Republished", "is_chosen"]
+
+ALL = "*"
+"""Names all roots in `SubscriberSettings.republish`."""
 
 PATIENCE_S = 5.0
 """So long a root may take to come before it is said that it is not there, in seconds."""
 
 log = structlog.get_logger(__name__)
+
+
+def is_chosen(root: Root, chosen: Sequence[str]) -> bool:
+    """Return whether a root is announced to others: it is one of those chosen, and was known completely.
+
+    Parameters
+    ----------
+    root : Root
+    chosen : sequence of str
+        Names; `ALL` stands for all.
+    """
+    return root.confirmed_at is not None and (ALL in chosen or root.name in chosen)
 
 
 class Republished:
@@ -53,11 +68,9 @@ class Republished:
 
     def beat(self) -> SourceBeat:
         """Return what to announce now: of the roots chosen, those whose catalogue was ever confirmed."""
-        known = [name for name, root in self._catalogue.roots.items() if root.confirmed_at is not None]
-        if "*" not in self._chosen:
-            if time.monotonic() - self._since > PATIENCE_S:
-                self._say_missing(set(self._chosen) - set(known))
-            known = [name for name in known if name in self._chosen]
+        known = [root.name for root in self._catalogue.roots.values() if is_chosen(root, self._chosen)]
+        if time.monotonic() - self._since > PATIENCE_S:
+            self._say_missing({*self._chosen} - {ALL, *known})
         return SourceBeat(self._instance, self._url(), tuple(known), self._load.average())
 
     def _say_missing(self, names: set[str]) -> None:

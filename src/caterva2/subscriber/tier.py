@@ -22,14 +22,12 @@ from caterva2.bus.removal import remove_root
 from caterva2.config import Address, SubscriberSettings
 from caterva2.http.server import announced_url
 from caterva2.model.catalogue import Catalogue, Root
+from caterva2.subscriber.republish import ALL, is_chosen
 
 __all__ = ["Tier"]
 
 LOOK_S = 0.1
 """How often it is looked at what is to be announced, in seconds."""
-
-ALL = "*"
-"""Names all roots in `SubscriberSettings.republish`."""
 
 log = structlog.get_logger(__name__)
 
@@ -117,8 +115,7 @@ class Tier:
                 self._roots[root.name] = self._announce(root)
 
     def _is_known(self, root: Root) -> bool:
-        wanted = ALL in self._names or root.name in self._names
-        return wanted and bool(root.instance) and root.confirmed_at is not None
+        return is_chosen(root, self._names) and bool(root.instance)
 
     def _announce(self, root: Root) -> _Republished:
         announcer = Announcer(
