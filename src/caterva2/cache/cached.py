@@ -203,10 +203,7 @@ class CachedSource:
         ------
         NotFound, Changed, Unavailable, IndexError
         """
-        if numbers and not 0 <= min(numbers) <= max(numbers) < head.npages:
-            raise IndexError(
-                f"{head.path} has pages 0 to {head.npages - 1}, asked for {sorted(set(numbers))}"
-            )
+        head.check_pages(numbers)
         version = await self._version(head)
         with self._store.using(version):
             found = {number: self._store.page(version, head, number) for number in numbers}

@@ -78,10 +78,7 @@ class Here:
         ------
         NotCached, IndexError
         """
-        if not all(0 <= number < head.npages for number in numbers):
-            raise IndexError(
-                f"{head.path} has pages 0 to {head.npages - 1}, asked for {sorted(set(numbers))}"
-            )
+        head.check_pages(numbers)
         version = self._version(head)
         with self._store.using(version):
             found = [self._store.page(version, head, number) for number in numbers]

@@ -11,7 +11,7 @@ in transit or on a disk, is found. The head is here, pages are in `caterva2.mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,18 @@ class Head:
         """Return the chunks that a page describes."""
         stop = int(self.page_starts[number + 1]) if number + 1 < self.npages else self.nchunks
         return range(int(self.page_starts[number]), stop)
+
+    def check_pages(self, numbers: Collection[int]) -> None:
+        """Return if there are pages of all these numbers.
+
+        Raises
+        ------
+        IndexError
+        """
+        if not all(0 <= number < self.npages for number in numbers):
+            raise IndexError(
+                f"{self.path} has pages 0 to {self.npages - 1}, asked for {sorted(set(numbers))}"
+            )
 
     def named(self, etag: str, generation: int) -> Head:
         """Return the same under another name."""

@@ -141,9 +141,8 @@ class HttpSource:
         ------
         NotFound, Changed, Unavailable, Unauthorized, IndexError
         """
+        head.check_pages(numbers)
         wanted = sorted(set(numbers))
-        if wanted and not 0 <= wanted[0] <= wanted[-1] < head.npages:
-            raise IndexError(f"{head.path} has pages 0 to {head.npages - 1}, asked for {wanted}")
         batches = [wanted[n : n + PAGES_PER_REQUEST] for n in range(0, len(wanted), PAGES_PER_REQUEST)]
         got = await together(
             self._upstream.twice(head.path, partial(self._page_batch, head, batch, known or {}))
