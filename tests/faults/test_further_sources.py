@@ -45,19 +45,8 @@ FAR_S = 0.02
 """How much longer it takes to the publisher than to a source, in seconds."""
 
 
-def from_far(piece: bytes) -> bytes:
-    if len(piece) < 4096:  # heads, manifests, and what says how far it is
-        time.sleep(FAR_S)
-    return piece
-
-
 def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
-
-
-def thinly(piece: bytes) -> bytes:
-    time.sleep(len(piece) / THIN_BYTES_S)
-    return piece
 
 
 class Group:
@@ -137,7 +126,7 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def group(site, ask, network, root, arrays) -> Group:
-    group = Group(site, ask, network, root, network.link(9, from_far))
+    group = Group(site, ask, network, root, network.link(9, delay_s=FAR_S / 2))
     group.arrays = arrays
     return group
 
@@ -177,14 +166,13 @@ def test_each_byte_crosses_the_wan_once(group, ask, root, site) -> None:
 def test_a_source_that_fetches_over_a_thin_line_is_waited_for(site, ask, network, root) -> None:
     data = random.Random(8).randbytes(3 * THIN_BYTES_S)
     (root / "large.bin").write_bytes(data)
-    with Network() as thin:  # of its own: it is slow
-        group = Group(site, ask, network, root, thin.link(9, thinly))
-        group.source("s1")
-        urls = [group.reader(name) for name in ("s2", "s3", "s4")]
-        began = group.wan.received_bytes
-        with ThreadPoolExecutor(len(urls)) as pool:
-            assert list(pool.map(lambda url: ask.stored(url, "large.bin") == data, urls)) == [True] * 3
-        moved = (group.wan.received_bytes - began) / len(data)
+    group = Group(site, ask, network, root, network.link(9, bytes_per_s=THIN_BYTES_S))
+    group.source("s1")
+    urls = [group.reader(name) for name in ("s2", "s3", "s4")]
+    began = group.wan.received_bytes
+    with ThreadPoolExecutor(len(urls)) as pool:
+        assert list(pool.map(lambda url: ask.stored(url, "large.bin") == data, urls)) == [True] * 3
+    moved = (group.wan.received_bytes - began) / len(data)
     hedged = [group.further(url)["hedged"] for url in urls]
     print(f"{moved:.2f} of the file over a thin line, hedged {hedged} times")
     assert moved < 2.2, "without that patience it was 3.5"
