@@ -257,6 +257,20 @@ def test_killed_server_loses_no_change_and_no_presence(group: Group, subscriber:
     group.nats.wait_ready()
 
 
+def test_bus_check_waits_for_an_election(group: Group, subscriber: str) -> None:
+    """Who led the heartbeats is gone: nobody answers for them until another is elected."""
+    node = victim(group.nats, "leader of heartbeats")
+    node.kill()
+    found = group.site.run("bus", "check", "--role", "broker", *group.bus("broker"), code=1).stdout
+    node.start()
+    group.nats.wait_ready()
+    group.wait_all(subscriber)
+    failed = [line for line in found.splitlines() if line.startswith("failed")]
+    assert [line for line in failed if "cannot follow" not in line] == [
+        line for line in failed if line.startswith(f"failed  server tls://127.0.0.1:{node.port}")
+    ], found
+
+
 def test_site_behind_a_firewall_has_a_leaf_node(tmp_path: Path, tls: TlsFiles) -> None:
     """Services there reach the leaf node alone; only that one goes out. Its link is cut, and healed."""
     with running(tmp_path, tls, 1) as group, Network() as network:

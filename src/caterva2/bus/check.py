@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from nats.errors import Error as NatsError
@@ -29,6 +30,11 @@ TURNS = 5
 PROBE = "caterva2-check"
 """A name for keys that are tried to be written, where the user gave no root."""
 
+ATTEMPTS = 5
+"""How often is tried, `PAUSE_S` apart, what a cluster does not answer: it may be electing a leader."""
+
+PAUSE_S = 1.0
+
 NEVER = 1 << 62
 """A revision that no key has: what is to replace it is refused, and nothing is written."""
 
@@ -46,12 +52,15 @@ class Finding:
         What was found; if that is wrong, what to do.
     reached : bool
         Whether a server answered at all.
+    passing : bool
+        Whether it may be better soon: a cluster without a leader does not answer.
     """
 
     check: str
     ok: bool
     detail: str
     reached: bool = True
+    passing: bool = False
 
 
 async def check_bus(
@@ -129,17 +138,35 @@ async def _round_trip_s(client: BusClient) -> float:
 
 
 async def _check_buckets(client: BusClient, address: BusAddress, role: Role) -> AsyncIterator[Finding]:
+    replicas = address.replicas
     if role == "broker":
-        try:
-            await ensure(client, address.replicas)
-        except (BusError, Unavailable) as error:
-            yield Finding("buckets", False, str(error))
+        made = await _patiently(partial(_make_buckets, client, replicas))
+        if not made.ok:
+            yield made
             return
     for bucket in BUCKETS:
-        finding = await _check_bucket(client, bucket, address.replicas or REPLICAS)
+        finding = await _patiently(partial(_check_bucket, client, bucket, replicas or REPLICAS))
         yield finding
         if finding.ok:
-            yield await _check_reading(client, bucket)
+            yield await _patiently(partial(_check_reading, client, bucket))
+
+
+async def _patiently(check: Callable[[], Awaitable[Finding]]) -> Finding:
+    """Repeat a check for as long as a cluster may take to elect a leader."""
+    for _ in range(ATTEMPTS - 1):
+        finding = await check()
+        if not finding.passing:
+            return finding
+        await asyncio.sleep(PAUSE_S)
+    return await check()
+
+
+async def _make_buckets(client: BusClient, replicas: int | None) -> Finding:
+    try:
+        await ensure(client, replicas)
+    except (BusError, Unavailable) as error:
+        return Finding("buckets", False, str(error), passing=isinstance(error, Unavailable))
+    return Finding("buckets", True, "there")
 
 
 async def _check_bucket(client: BusClient, bucket: str, replicas: int) -> Finding:
@@ -149,7 +176,7 @@ async def _check_bucket(client: BusClient, bucket: str, replicas: int) -> Findin
     except NotFoundError:
         return Finding(check, False, "it is missing: a broker makes it, or 'cat2 bus check --role broker'")
     except (NatsError, TimeoutError) as error:
-        return Finding(check, False, _why(client, f"$JS.API.STREAM.INFO.KV_{bucket}", error))
+        return _unanswered(check, client, f"$JS.API.STREAM.INFO.KV_{bucket}", error)
     wrong = _differences(found.config, config_of(bucket))
     if wrong:
         return Finding(check, False, f"{'; '.join(wrong)}. Remove it: it will be made anew, and filled")
@@ -212,8 +239,7 @@ async def _check_reading(client: BusClient, bucket: str) -> Finding:
             await heard.wait()
         await subscription.unsubscribe()
     except (NatsError, TimeoutError) as error:
-        asked = f"$JS.API.CONSUMER.CREATE.KV_{bucket}.{name}.{filtered}"
-        return Finding(check, False, _why(client, asked, error))
+        return _unanswered(check, client, f"$JS.API.CONSUMER.CREATE.KV_{bucket}.{name}.{filtered}", error)
     return Finding(check, True, "permitted")
 
 
@@ -235,9 +261,11 @@ def _keys(roots: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _why(client: BusClient, subject: str, error: Exception) -> str:
+def _unanswered(check: str, client: BusClient, subject: str, error: Exception) -> Finding:
     if denies(client, subject):
-        return f"permission denied for {subject}: see --permissions"
+        return Finding(check, False, f"permission denied for {subject}: see --permissions")
     if isinstance(error, ServiceUnavailableError):
-        return "no JetStream answers: started without -js, or a leaf node that does not pass it on"
-    return f"no answer ({error or type(error).__name__}): a cluster may be electing a leader, try again"
+        why = "no JetStream answers: started without -js, or a leaf node that does not pass it on"
+        return Finding(check, False, why)
+    why = f"no answer ({error or type(error).__name__}): a cluster may be electing a leader, try again"
+    return Finding(check, False, why, passing=True)
