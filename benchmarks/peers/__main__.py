@@ -28,6 +28,7 @@ from benchmarks.peers.services import REPOSITORY, Services
 from benchmarks.peers.system import System
 from benchmarks.peers.systems import SYSTEMS
 
+BEGIN, END = "<!-- bench-peers: begin -->", "<!-- bench-peers: end -->"
 PARTS = ("rounds", "crowds", "bytes", "far")
 
 
@@ -45,7 +46,9 @@ def main() -> None:
     finally:
         shutil.rmtree(run, ignore_errors=True)
     results |= {"date": today(), "machine": describe(load), "seconds": round(time.monotonic() - begin)}
-    write(home, options.name or case.name, results)
+    text = write(home, options.name or case.name, results)
+    if options.into:
+        paste(options.into, text)
 
 
 def parse() -> argparse.Namespace:
@@ -56,6 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {','.join(names)}")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS, help=",".join(PARTS))
     parser.add_argument("--name", help="of the results, instead of the size")
+    parser.add_argument("--into", type=Path, help="a page to paste the tables into, between its two marks")
     parser.add_argument("--directory", type=Path, default=REPOSITORY / "build" / "bench-peers")
     options = parser.parse_args()
     options.directory = options.directory.resolve()
@@ -140,13 +144,21 @@ def describe_array(case: Case, sizes: dict[str, int]) -> str:
     )
 
 
-def write(home: Path, name: str, results: dict[str, Any]) -> None:
-    """Write tables and numbers, and show the tables."""
+def write(home: Path, name: str, results: dict[str, Any]) -> str:
+    """Write tables and numbers, show the tables, and return them."""
     (home / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
     text = markdown(results)
     (home / f"{name}.md").write_text(text)
     print(text)
     say(f"took {results['seconds']} s; written to {home / name}.md and .json")
+    return text
+
+
+def paste(page: Path, text: str) -> None:
+    """Put tables into a page in place of those that it has."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":
