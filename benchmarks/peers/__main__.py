@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: everything is stopped
     case, plan = CASES[options.size], PLANS[options.size]
+    plan = replace(plan, rounds=options.rounds or plan.rounds)
     chosen = [one for one in SYSTEMS if not options.only or one.name in options.only]
     begin, load = time.monotonic(), os.getloadavg()[0]
     home: Path = options.directory
@@ -58,6 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=CASES, default="full", help="small: whether all of it works")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of {','.join(names)}")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS, help=",".join(PARTS))
+    parser.add_argument("--rounds", type=int, help="how often each system has a turn, in place of the plan")
     parser.add_argument("--name", help="of the results, instead of the size")
     parser.add_argument("--into", type=Path, help="a page to paste the tables into, between its two marks")
     parser.add_argument("--directory", type=Path, default=REPOSITORY / "build" / "bench-peers")
@@ -138,7 +141,7 @@ def describe_array(case: Case, sizes: dict[str, int]) -> str:
     shape, chunks, blocks = ("x".join(map(str, part)) for part in (case.shape, case.chunks, case.blocks))
     ratios = ", ".join(f"{name} {nbytes / size:.2f}" for name, size in sizes.items() if size)
     return (
-        f"The array: {nbytes >> 20} MiB of float32, {shape}, chunks {chunks}, blocks (and chunks of shards) "
+        f"The array: {nbytes >> 20} MiB of float32, {shape}, chunks {chunks}, blocks (and chunks in shards) "
         f"{blocks}, zstd-5 with shuffle in all formats; the cube has an edge of {case.cube}. "
         f"Compressed by: {ratios}."
     )

@@ -30,6 +30,9 @@ class Case:
     shape, chunks, blocks : tuple of int
         What is compressed and moved in one piece is a chunk where a format has one size, and a block where it
         has two. Blocks are fixed, for Blosc2 would choose them by the caches of the processor.
+    shards : tuple of int
+        What one object of a sharded store holds: of some sizes that were tried that with which its reader was
+        quickest; with shards as small as chunks planes took twice as long.
     cube : int
         Edge of the large cube that is read.
     """
@@ -38,6 +41,7 @@ class Case:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     blocks: tuple[int, ...]
+    shards: tuple[int, ...]
     cube: int
 
     def key(self, kind: str, seed: int) -> Key:
@@ -65,6 +69,6 @@ class Case:
 
 
 CASES = {
-    "full": Case("full", (512, 512, 1024), (64, 64, 128), (4, 64, 128), 256),
-    "small": Case("small", (128, 128, 256), (64, 64, 128), (4, 64, 128), 64),
+    "full": Case("full", (512, 512, 1024), (64, 64, 128), (4, 64, 128), (64, 256, 512), 256),
+    "small": Case("small", (128, 128, 256), (64, 64, 128), (4, 64, 128), (64, 128, 256), 64),
 }

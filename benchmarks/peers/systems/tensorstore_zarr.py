@@ -36,12 +36,13 @@ class TensorStorePlain(System):
         """Write the store."""
         import tensorstore
 
-        inner = case.blocks if self.sharded else case.chunks
-        sharding = {"name": "sharding_indexed", "configuration": {"chunk_shape": inner, "codecs": codecs()}}
+        inner = {"chunk_shape": case.blocks, "codecs": codecs()}
+        sharding = {"name": "sharding_indexed", "configuration": inner}
+        objects = case.shards if self.sharded else case.chunks
         metadata = {
             "shape": case.shape,
             "data_type": "float32",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": case.chunks}},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": objects}},
             "codecs": [sharding] if self.sharded else codecs(),
         }
         kvstore = {"driver": "file", "path": f"{target}/a.zarr/"}
@@ -68,7 +69,7 @@ class TensorStorePlain(System):
 
 
 class TensorStoreSharded(TensorStorePlain):
-    """A shard for each of our chunks, and in it a chunk for each of our blocks."""
+    """Shards of many chunks, each of which is as large as one of our blocks."""
 
     name = "tensorstore-sharded"
     title = "TensorStore, Zarr 3 sharded, nginx"
