@@ -94,6 +94,7 @@ class BrokerService(Service):
             stack, lambda at: Server(app, at, streams.stop), settings.listen, settings.state
         )
         metrics.add_server(server, streams)
+        stack.enter_context(metrics.watch_loop(server, streams))
         self.address = server.address
         self._spawn(stack, server.wait())
 

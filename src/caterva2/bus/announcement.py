@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from operator import attrgetter
 
 import structlog
 from nats.aio.client import Client
@@ -28,6 +29,7 @@ from caterva2.bus.view import Change, View
 from caterva2.errors import BusError, Corrupt, InvalidPath
 from caterva2.model.catalogue import Catalogue, Entry, Event, Root
 from caterva2.model.path import DatasetPath
+from caterva2.turns import in_turns
 
 __all__ = ["OURS", "WAITING", "Announcement", "Behind"]
 
@@ -46,7 +48,7 @@ HELD_S = 0.5
 WINDOW = 500
 """Most puts under way."""
 
-COMPARED = 5000
+COMPARED = 2000
 """Most datasets compared before others get a turn on the event loop."""
 
 WAITING = "waiting"
@@ -310,7 +312,7 @@ class Announcement:
     async def _put_window(self, bucket: Bucket, names: Iterable[str]) -> None:
         puts: dict[str, _Put] = {}
         gone: list[str] = []
-        for name in names:
+        async for name in in_turns(names):
             entry = self._want(name)
             if entry is None:
                 gone.append(name)
@@ -379,7 +381,7 @@ class Announcement:
 
 
 def _newest(root: Root) -> int:
-    return max((entry.generation for entry in root.entries.values()), default=0)
+    return max(map(attrgetter("generation"), root.entries.values()), default=0)
 
 
 def _windows(names: Iterable[str]) -> Iterator[list[str]]:

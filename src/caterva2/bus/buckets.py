@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,9 +17,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+from pydantic_core import from_json
 
 from caterva2.bus.client import denies
 from caterva2.errors import BusError
+from caterva2.turns import in_turns
 
 __all__ = [
     "ALIVE",
@@ -168,7 +169,7 @@ class Bucket:
         client, inbox = self._client, self._client.new_inbox()
         subscription = await client.subscribe(f"{inbox}.*", cb=answers.take)
         try:
-            for number, (key, value) in enumerate(values.items()):
+            async for number, (key, value) in in_turns(enumerate(values.items())):
                 await client.publish(f"$KV.{self._name}.{key}", value, reply=f"{inbox}.{number}")
             async with asyncio.timeout(REQUEST_S):  # not around what may swallow the end of it
                 await answers.done
@@ -259,7 +260,7 @@ def _revision_of(message: Msg) -> int:
     """
     if message.headers and message.headers.get("Status") == "503":
         raise NoStreamResponseError
-    answer = json.loads(message.data)
+    answer = from_json(message.data)
     if "error" in answer:
         raise APIError.from_error(answer["error"])
     return int(answer["seq"])

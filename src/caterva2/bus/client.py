@@ -7,6 +7,7 @@ import contextlib
 import re
 import ssl
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,6 +17,7 @@ from nats.errors import NoServersError
 
 from caterva2.bus.address import BusAddress, without_secrets
 from caterva2.errors import BusError
+from caterva2.turns import Turn
 
 __all__ = ["CONNECT_S", "BusClient", "close", "denies", "open_client"]
 
@@ -55,6 +57,7 @@ class BusClient(Client):
     def __init__(self, *, tls: bool = False) -> None:
         super().__init__()
         self._insists_on_tls = tls
+        self._turn = Turn()
         self._denied: set[str] = set()
 
     def _connect_command(self) -> bytes:
@@ -62,6 +65,11 @@ class BusClient(Client):
         if self._insists_on_tls and not self.speaks_tls:
             raise NoTls("it does not speak TLS, which tls:// and bus_ca ask for")
         return super()._connect_command()
+
+    async def _process_msg(self, *message: Any, **more: Any) -> None:  # Any: the library's own
+        # It takes in all that has arrived at once, however much that is
+        await super()._process_msg(*message, **more)
+        await self._turn.give()
 
     def take_error(self, error: Exception) -> None:
         """Take in what the server says beside its answers."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import islice
 
 import aiohttp
 import structlog
@@ -22,11 +21,12 @@ from caterva2.config import Token
 from caterva2.errors import Corrupt, InvalidPath, Unavailable
 from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import check_name, check_root
+from caterva2.turns import in_turns, runs
 
 __all__ = ["Snapshots", "ask_snapshot", "take_snapshot"]
 
-ROWS = 1000
-"""Datasets in a line: what is made, or taken, before others get a turn on the event loop."""
+ROWS = 200
+"""Datasets in a line: it is made, and taken, in one turn of the event loop."""
 
 KEPT_S = 60.0
 """For how long an answer is kept for others who ask, in seconds."""
@@ -79,14 +79,13 @@ class Snapshots:
 
     async def _make(self) -> bytes:
         # sorted, so that who keeps them on disk writes each page once
-        roots = [(root, iter(sorted(root.entries.items()))) for root in self._catalogue.roots.values()]
+        roots = [(root, dict(root.entries), root.names) for root in self._catalogue.roots.values()]
         lines = [b""]
-        for root, entries in roots:
+        for root, entries, names in roots:
             who = [root.name, root.url, root.title, root.instance, root.origin, root.via]
             lines.append(dump([*who, []]))
-            while rows := [[name, *members_of(entry)] for name, entry in islice(entries, ROWS)]:
-                lines.append(dump([*who, rows]))
-                await asyncio.sleep(0)
+            async for some in in_turns(runs(names, ROWS)):
+                lines.append(dump([*who, [[name, *members_of(entries[name])] for name in some]]))
         return b"\n".join(lines)
 
 
@@ -128,9 +127,8 @@ async def take_snapshot(body: bytes, catalogue: Catalogue) -> Position:
     try:
         epoch, revision, heard_at, told = load(first)
         position = Position(str(epoch), int(revision), float(heard_at), tuple((n, at) for n, at in told))
-        for line in lines:
+        async for line in in_turns(lines):
             _take_line(line, catalogue)
-            await asyncio.sleep(0)
     except (InvalidPath, TypeError, ValueError) as error:
         raise Corrupt(f"not a snapshot: {error}") from error
     return position

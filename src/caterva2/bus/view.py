@@ -30,6 +30,7 @@ from caterva2.bus.buckets import MARKER_TTL_S, REQUEST_S, Gone, gone_of
 from caterva2.bus.connection import Bus, checkpoint
 from caterva2.bus.streams import ensure, stream_info
 from caterva2.errors import BusError
+from caterva2.turns import Turn
 
 __all__ = ["Change", "Follower", "Position", "View"]
 
@@ -39,11 +40,8 @@ HEARTBEAT_S = 1.0
 IDLE_S = 30.0
 """The server forgets a consumer whose reader is gone for this long, in seconds."""
 
-BATCH = 500
-"""Most messages taken in before others get a turn on the event loop."""
-
-HELD = 20_000
-"""How many keys are sorted at a time before they are told, while all is read."""
+HELD = 5000
+"""How many keys are sorted at a time before they are told, while all is read: that takes a turn."""
 
 TOLD = 100
 """How many messages come again when a view resumes: that they are the same shows that the store is."""
@@ -299,7 +297,8 @@ class View:
                 await self._arrived.wait()
             self._arrived.clear()
             self._heard_at = time.monotonic()
-            for _ in range(min(BATCH, len(self._inbox))):
+            turn = Turn()
+            while self._inbox and not turn.is_over:
                 message = self._inbox.popleft()
                 status = (message.headers or {}).get("Status")
                 if status is None:
@@ -322,7 +321,8 @@ class View:
     async def _tell_held(self) -> None:
         self._held = deque(sorted(self._held, key=itemgetter(0)))
         while self._held:
-            for _ in range(min(BATCH, len(self._held))):
+            turn = Turn()
+            while self._held and not turn.is_over:
                 self._follower.change(self._held.popleft())
             await asyncio.sleep(0)
 

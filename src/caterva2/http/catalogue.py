@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import freshness_headers, path_of
 from caterva2.http.events import EventStreams
-from caterva2.model.catalogue import Catalogue, Entry, Root
+from caterva2.http.listing import json_array, json_response
+from caterva2.model.catalogue import Catalogue, Entry
 from caterva2.model.path import DatasetPath, check_root
 
 __all__ = ["catalogue_router", "iso_time", "row_of"]
@@ -53,15 +54,6 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         The service ends them when it stops; by default they end with their clients only.
     """
     router = APIRouter(tags=["catalogue"])
-    last_sorted: dict[str, tuple[str, list[str]]] = {}  # a reader of all pages asks for the same ones again
-
-    def _sorted_names(root: Root) -> list[str]:
-        digest, names = last_sorted.get(root.name, ("", []))
-        if digest != root.digest:
-            names = sorted(root.entries)
-            last_sorted[root.name] = (root.digest, names)
-        return names
-
     events = streams or EventStreams(catalogue)
 
     @router.get("/api/roots")
@@ -94,8 +86,10 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         root = catalogue.root(parsed.root)
         if parsed.name in root.entries:
             directory = directory[: directory.rstrip("/").rfind("/") + 1]
-        found = [name.removeprefix(directory) for name, _ in catalogue.below(parsed)]
-        return JSONResponse(found, headers=freshness_headers(root.freshness))
+        headers = freshness_headers(root.freshness)
+        found = [name for name, _ in catalogue.below(parsed)]
+        encoded = await json_array(found, lambda name: name.removeprefix(directory))
+        return json_response(encoded, headers=headers)
 
     @router.get("/api/catalogue/{root}")
     async def rows(
@@ -113,16 +107,13 @@ def catalogue_router(catalogue: Catalogue, streams: EventStreams | None = None) 
         headers |= freshness_headers(found.freshness)
         if not_modified(request.headers, found.digest):
             return Response(status_code=304, headers=headers)
-        sorted_names = _sorted_names(found)
-        first = bisect_right(sorted_names, after) if after else 0
-        page = sorted_names[first : first + limit]
-        more = first + limit < len(sorted_names)
-        body = {
-            "root": root,
-            "rows": [row_of(DatasetPath(root, name), found.entries[name]) for name in page],
-            "next": page[-1] if page and more else None,
-        }
-        return JSONResponse(body, headers=headers)
+        first = bisect_right(found.names, after) if after else 0
+        page = found.names[first : first + limit]
+        more = first + limit < len(found.names)
+        entries = [(DatasetPath(root, name), found.entries[name]) for name in page]  # of one moment
+        encoded = await json_array(entries, lambda row: row_of(*row))
+        members = {"root": root, "next": page[-1] if page and more else None}
+        return json_response(encoded, members=members, headers=headers)
 
     @router.get("/api/events", response_class=Response)
     async def listen(

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caterva2.http.connection import MAX_CONNECTIONS
 from caterva2.http.events import EventStreams
+from caterva2.http.lag import LoopLag
 from caterva2.http.server import Server
 from caterva2.model.catalogue import Catalogue, Entry, Event, EventKind
 from caterva2.source.budget import Budget
@@ -56,6 +57,19 @@ class Metrics:
             registry=self._registry,
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
         )
+        self._lag = Histogram(
+            f"{prefix}_loop_lag_seconds",
+            "Seconds that the event loop was late",
+            registry=self._registry,
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
+        )
+
+    def watch_loop(self, server: Server, streams: EventStreams) -> LoopLag:
+        """Return what measures, while it is entered, how late the event loop of a server is."""
+        lag = LoopLag(self._lag.observe, lambda: server.answering > streams.open)
+        what = "Most seconds that the event loop was late, in the last minute or so"
+        self.add_bound("loop_lag_max_seconds", what, lambda: lag.longest_s)
+        return lag
 
     def add_stats(self, part: str, stats: DataclassInstance) -> None:
         """Export the numbers of a dataclass, read when asked: ``caterva2_<service>_<part>_<field>``."""

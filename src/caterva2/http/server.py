@@ -104,6 +104,11 @@ class Server:
         """How many are open."""
         return len(self._server.server_state.connections)
 
+    @property
+    def answering(self) -> int:
+        """How many requests are under way."""
+        return len(self._server.server_state.tasks)
+
     async def wait(self) -> None:
         """Return when the server has stopped; raise what made it stop."""
         await asyncio.wait({self._ticks})

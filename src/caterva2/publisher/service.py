@@ -126,6 +126,7 @@ class PublisherService(Service):
         )
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
+        stack.enter_context(metrics.watch_loop(server, streams))
         self.address = server.address
         for name, root in self._published.items():
             self.catalogue.set_root(name, url=self.url, instance=store.instance)

@@ -21,6 +21,7 @@ from caterva2.publisher.events import ChangeKind, FileEvents
 from caterva2.publisher.pending import Pending
 from caterva2.publisher.store import PublisherStore, Record
 from caterva2.publisher.versions import Taken, Wait
+from caterva2.turns import in_turns
 
 __all__ = ["RootWatcher", "WatchStats"]
 
@@ -234,25 +235,23 @@ class RootWatcher:
     async def _note(self, difference: Difference, names: set[str] | None) -> None:
         """Take note of a comparison: what is to be taken, what is gone."""
         now = self._loop.time()
-        for name, found in difference.scan.files.items():
+        async for name, found in in_turns(difference.scan.files.items()):
             if found.file != name:
                 self.files[name] = found.file
             else:
                 self.files.pop(name, None)
         self._forget([name for name in names or () if name not in difference.changed])
-        for name, found in difference.changed.items():
+        async for name, found in in_turns(difference.changed.items()):
             self._pending.see(name, found, now)
         floors = self.directory.generation_floors
         for name in [name for name in floors if name in difference.scan.files]:
             self._pending.see(name, difference.scan.files[name], now)
         if difference.gone:
             await self._thread(self._store.delete, self.root, difference.gone)
-            for batch in batches(difference.gone, 500):
-                for name in batch:
-                    self.records.pop(name, None)
-                    self.files.pop(name, None)
-                    self._catalogue.apply(self.root, name, None)
-                await asyncio.sleep(0)
+            async for name in in_turns(difference.gone):
+                self.records.pop(name, None)
+                self.files.pop(name, None)
+                self._catalogue.apply(self.root, name, None)
 
     async def _watch(self, directories: set[str], *, whole: bool) -> None:
         """Watch the directories seen; what happened in new ones before is looked for once more."""
@@ -315,7 +314,7 @@ class RootWatcher:
         ]
         if candidates:
             outcomes = await self._thread(self.directory.take, candidates)
-            for candidate, outcome in outcomes:
+            async for candidate, outcome in in_turns(outcomes):
                 self._conclude(candidate, outcome)
 
     def _conclude(self, candidate: Candidate, outcome: Outcome) -> None:
@@ -341,8 +340,3 @@ class RootWatcher:
 
     async def _thread(self, function: Callable[..., R], *args: object) -> R:
         return await self._loop.run_in_executor(self._executor, function, *args)
-
-
-def batches(names: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    """Return names in runs of at most so many."""
-    return (names[start : start + size] for start in range(0, len(names), size))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from caterva2.cache.cached import CachedSource
 from caterva2.cache.version import CachedVersion
+from caterva2.http.listing import json_array, json_response
 from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import check_pattern, is_glob, matches
@@ -44,16 +47,16 @@ def cache_router(catalogue: Catalogue, cache: CachedSource, pins: Pins) -> APIRo
         """Return the patterns that are pinned."""
         return {"patterns": pins.patterns}
 
-    @router.get("/api/cache")
-    async def list_all() -> dict[str, Any]:
+    @router.get("/api/cache", response_class=Response)
+    async def list_all() -> Response:
         """Return what is cached."""
-        return {"rows": [_row(state, pins) for state in cache.states()]}
+        return await _rows(cache.states(), pins)
 
-    @router.get("/api/cache/{path:path}")
-    async def list_some(path: str) -> dict[str, Any]:
+    @router.get("/api/cache/{path:path}", response_class=Response)
+    async def list_some(path: str) -> Response:
         """Return what is cached of the datasets that a path or a pattern names."""
         chosen = set(chosen_by(path))
-        return {"rows": [_row(state, pins) for state in cache.states() if state.path in chosen]}
+        return await _rows([state for state in cache.states() if state.path in chosen], pins)
 
     @router.delete("/api/cache/{path:path}")
     async def drop(path: str) -> dict[str, Any]:
@@ -86,6 +89,10 @@ def _named(cache: CachedSource, pattern: str) -> list[DatasetPath]:
     here = dict.fromkeys(state.path for state in cache.states())
     exact = [path for path in here if str(path) == trimmed]
     return exact or [path for path in here if matches(trimmed, str(path))]
+
+
+async def _rows(states: Sequence[CachedVersion], pins: Pins) -> Response:
+    return json_response(await json_array(states, lambda state: _row(state, pins)), members={})
 
 
 def _row(state: CachedVersion, pins: Pins) -> dict[str, Any]:

@@ -165,6 +165,7 @@ class SubscriberService(Service):
         )
         server = await stack.enter_async_context(Server(app, settings.listen, streams.stop))
         metrics.add_server(server, streams)
+        stack.enter_context(metrics.watch_loop(server, streams))
         self.address = server.address
         self._spawn(stack, server.wait())
 
