@@ -8,7 +8,9 @@ both ways, in `caterva2.http.app`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,7 +53,32 @@ class FastLane:
             return
         scope["caterva2.route"] = prefix
         try:
-            response = await endpoint(Request(scope, receive, send))
+            response = await endpoint(_Request(scope, receive, send))
         except Caterva2Error as error:
             response = expected(error)
         await response(scope, receive, send)
+
+
+class _Request(Request):
+    """A request whose headers are asked for many times."""
+
+    @property
+    def headers(self) -> Headers:
+        if not hasattr(self, "_headers"):
+            self._headers = _Headers(self.scope["headers"])
+        return self._headers
+
+
+class _Headers(Headers):
+    """Headers that are decoded once, and found by name."""
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(raw=raw)
+        # of several lines of a name, the first one
+        self._first = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(raw)}
+
+    def get(self, key: str, default: Any = None) -> Any:  # Any: as of a mapping
+        return self._first.get(key.lower(), default)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.lower() in self._first

@@ -17,6 +17,7 @@ from caterva2.http.events import EventStreams
 from caterva2.http.server import Server
 from caterva2.model.catalogue import Catalogue, Entry, Event, EventKind
 from caterva2.source.budget import Budget
+from caterva2.source.decoded import Decoded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -101,6 +102,12 @@ class Metrics:
         self.add_stats("answers", budget.stats)
         what = "Memory of large answers being made or sent, in bytes"
         self.add_bound("answers_bytes", what, lambda: budget.granted_bytes, budget.limit_bytes)
+
+    def add_decoded(self, decoded: Decoded) -> None:
+        """Export what decoded blocks take that are kept."""
+        self.add_stats("decoded", decoded.stats)
+        what = "Memory of decoded blocks that are kept, in bytes"
+        self.add_bound("decoded_bytes", what, lambda: decoded.stats.cached_bytes, decoded.limit_bytes)
 
     def add_catalogue(self, catalogue: Catalogue) -> None:
         """Export the size of a catalogue, and count its events."""
