@@ -37,8 +37,10 @@ __all__ = [
     "cell_extents",
     "decode_blocks",
     "decode_cell",
+    "decode_stored",
     "dtype_of",
     "grid_of",
+    "place_cell",
     "stored_special",
     "typesize_of",
 ]
@@ -129,8 +131,12 @@ def decode_cell(head: Head, page: Page, cell: Cell, parts: Sequence[bytes], out:
     Unsupported
         If a codec or filter is not available here; the message names it.
     """
+    place_cell(head, cell, decode_stored(head, page, cell.nchunk, cell.blocks, parts), out)
+
+
+def place_cell(head: Head, cell: Cell, found: memoryview | bytes, out: Array) -> None:
+    """Write what `decode_stored` gave for the blocks of a cell where it belongs, as `decode_cell` does."""
     geometry = geometry_of(head)
-    found = _decode(head, page, cell.nchunk, cell.blocks, parts)
     if isinstance(found, bytes):
         out[cell.target] = _element(found, geometry.dtype)
     else:
@@ -164,7 +170,7 @@ def decode_blocks(
     """
     geometry = geometry_of(head)
     shape = (len(blocks), *geometry.grid.blocks)
-    found = _decode(head, page, nchunk, blocks, parts)
+    found = decode_stored(head, page, nchunk, blocks, parts)
     if isinstance(found, bytes):
         return np.broadcast_to(_element(found, geometry.dtype), shape)
     nbytes = len(blocks) * geometry.blocksize
@@ -173,10 +179,21 @@ def decode_blocks(
     return np.frombuffer(found, dtype=geometry.dtype).reshape(shape)
 
 
-def _decode(
+def decode_stored(
     head: Head, page: Page, nchunk: int, blocks: Sequence[int], parts: Sequence[bytes]
 ) -> memoryview | bytes:
-    """Return the elements of the blocks as a memoryview, or the one value they all have as bytes."""
+    """Decode some blocks of a chunk, as for `decode_blocks`. Blocking.
+
+    Returns
+    -------
+    memoryview or bytes
+        The blocks one after the other as a memoryview, or the one value that all their elements have as bytes.
+
+    Raises
+    ------
+    Corrupt, Unsupported
+        As for `decode_cell`.
+    """
     geometry = geometry_of(head)
     kind = page.kind(nchunk)
     if kind > ChunkKind.BLOCKS:

@@ -77,7 +77,6 @@ def data_routes(service: DataService) -> list[Route]:
 
     async def part(request: Request) -> Response:
         query = await query_of(request)  # once: the body is gone when another version is tried
-        request.scope["caterva2.route"] = "/api/fetch/"
         return await on_version(
             service, request, "/api/fetch/", lambda head: fetch(service, request, head, query)
         )
@@ -106,7 +105,6 @@ def data_routes(service: DataService) -> list[Route]:
 
 def _route(service: DataService, prefix: str, answer: Answer) -> Route:
     async def endpoint(request: Request) -> Response:
-        request.scope["caterva2.route"] = prefix
         return await on_version(service, request, prefix, lambda head: answer(request, head))
 
     return Route(f"{prefix}{{path:path}}", endpoint, methods=["GET"])

@@ -125,7 +125,13 @@ class SubscriberService(Service):
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
-        self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
+        self.reader = Reader(
+            self.source,
+            executor,
+            stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, "caterva2-decode")),
+            limit_bytes=settings.answer_limit_bytes,
+            decoded_bytes=settings.decoded_cache_bytes,
+        )
 
     async def _follow(self, stack: AsyncExitStack, store: SubscriberStore) -> None:
         settings, instance = self.settings, store.instance()
@@ -207,6 +213,7 @@ class SubscriberService(Service):
         metrics.add_stats("upstream", self.origins.stats)
         metrics.add_stats("sources", self.origins.choices)
         metrics.add_budget(self.reader.budget)
+        metrics.add_decoded(self.reader.decoded)
         quota = self.settings.quota_bytes
         for name, what, value, limit in (
             ("used_bytes", "Bytes of mirrors", lambda: cache.stats.cached_bytes, quota),
