@@ -1,8 +1,8 @@
-"""Parts of arrays as blocks as they are stored, for clients that decode them: whether that pays, and what it is.
+"""Parts of arrays as blocks as they are stored, for clients that decode: whether that pays, and what it is.
 
 An answer is a record for each cell of the selection, in row-major order: its size and a Blosc2 chunk with the
-blocks of the cell; see `caterva2.frame.sent`. Its length is known from the pages of the manifest before a byte
-of it is read.
+blocks of the cell; see `caterva2.frame.sent`. Its length is known from the pages of the manifest before any
+byte of it is read.
 """
 
 from __future__ import annotations
