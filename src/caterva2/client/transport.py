@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
+from caterva2.client.blocks import Decoders
 from caterva2.client.protocol import Reply, Request, error_of
 from caterva2.client.wire import Answer, NotConnected, Wire
 from caterva2.config import Token
@@ -115,11 +116,17 @@ class Transport:
         Sent with each request.
     timeout_s : float
         How long the other side may stay silent, in seconds.
+
+    Attributes
+    ----------
+    decoders : Decoders
+        The threads that decode what comes.
     """
 
     def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
         self.url = url
         self.timeout_s = timeout_s
+        self.decoders = Decoders()
         self._wire = Wire(url)
         self._prefix = quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~")
         self._headers = {"Host": self._wire.host, "Accept": "application/json", "User-Agent": "caterva2"}
@@ -127,8 +134,9 @@ class Transport:
             self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections, and end the threads, that are not in use."""
         self._wire.close()
+        self.decoders.close()
 
     def call(self, request: Request) -> Reply:
         """Send a request and return its answer, which is not an error.

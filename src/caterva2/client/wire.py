@@ -68,7 +68,7 @@ class _Parsed:
     def __init__(self) -> None:
         self.parser = HttpResponseParser(self)
         self.headers = Headers()
-        self.parts: deque[bytes] = deque()
+        self.parts: deque[memoryview] = deque()
         self.received = 0  # of the body, in bytes
         self.status = 0
         self.keep = False
@@ -88,7 +88,7 @@ class _Parsed:
             self.keep = self.parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
-        self.parts.append(data)
+        self.parts.append(memoryview(data))
         self.received += len(data)
 
     def on_message_complete(self) -> None:
@@ -197,10 +197,10 @@ class Answer:
                 self._count(len(data))
                 return data
             self._receive()
-        data = self._parsed.parts.popleft()
-        if len(data) > most:
-            self._parsed.parts.appendleft(data[most:])
-        return data[:most]
+        part = self._parsed.parts.popleft()
+        if len(part) > most:
+            self._parsed.parts.appendleft(part[most:])
+        return bytes(part[:most])
 
     def _count(self, received: int) -> None:
         if not received:
