@@ -139,30 +139,32 @@ class _Given:
 
     def __init__(self, decoders: Decoders | None) -> None:
         self._decoders = decoders
-        self._under_way: list[Future[None]] = []
+        self._under_way: list[tuple[Future[None], _Share]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def give(self, share: _Share) -> None:
         """Have a share decoded, now or soon; raises what decoding an earlier one did."""
-        for done in [future for future in self._under_way if future.done()]:
-            self._under_way.remove(done)
-            done.result()
+        for future, _ in self._under_way:
+            if future.done():
+                future.result()
+        self._under_way = [one for one in self._under_way if not one[0].done()]
         if self._decoders is not None and len(self._under_way) < self._decoders.threads:
-            self._under_way.append(self._decoders.executor().submit(share.decode))
+            self._under_way.append((self._decoders.executor().submit(share.decode), share))
         else:
             share.decode()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for future in self._under_way:
-            future.cancel()  # if it has not begun
-        errors = [future.exception() for future in self._under_way if not future.cancelled()]
-        for failed in filter(None, errors):
-            if kind is None:
+        left = [share for future, share in self._under_way if future.cancel()]  # which nobody has begun
+        errors = [future.exception() for future, _ in self._under_way if not future.cancelled()]
+        if kind is None:
+            for failed in filter(None, errors):
                 raise failed
+            for share in left:
+                share.decode()
 
 
 def read_blocks(
