@@ -19,10 +19,11 @@ from caterva2.errors import BadRequest, InvalidSelection
 from caterva2.frame.decode import dtype_of, typesize_of
 from caterva2.frame.encode import CframeFile, cframe_of_array, cframe_of_items, npy_header, npy_parts
 from caterva2.frame.geometry import geometry_of
+from caterva2.http.blocks import stored_blocks
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, lasting_headers
-from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
+from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, prefers_blocks, slice_form
 from caterva2.http.spool import Spool
 from caterva2.model.manifest import Head
 from caterva2.model.parts import answer_chunks, cut_answer
@@ -124,7 +125,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     field = _check_field(head, query.field)
     shape = head.shape
     assert shape is not None
-    form = slice_form(request.headers.get("accept"))
+    accept = request.headers.get("accept")
+    form = slice_form(accept)
     headers = _headers(service, request, head)
     if query.indices is not None:
         if query.slice_:
@@ -134,6 +136,9 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     selection = parse_selection(query.slice_, shape)
     nbytes = selection.size * dtype_of(head).itemsize
     service.reader.check(nbytes)
+    blocks = field is None and nbytes and prefers_blocks(accept)
+    if blocks and (response := await stored_blocks(service, head, selection, headers)):
+        return response
     if nbytes <= LARGE_BYTES:
         return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)
