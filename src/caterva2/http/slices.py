@@ -22,6 +22,7 @@ from caterva2.frame.geometry import geometry_of
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, lasting_headers
+from caterva2.http.made import made_chunk
 from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
 from caterva2.http.spool import Spool
 from caterva2.model.manifest import Head
@@ -42,7 +43,7 @@ PART_BYTES = 4 * 1024 * 1024
 """Large frames are made in parts of this size, in bytes, decoded."""
 
 
-VARY = "Accept, Range"
+VARY = "Accept, Range, Want-Content-Digest"
 """What the answer depends on beside the URL: with a range, it is another one, not a part of the same."""
 
 
@@ -118,6 +119,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     assert shape is not None
     form = slice_form(request.headers.get("accept"))
     headers = _headers(service, request, head)
+    if form == "chunk" and (field is not None or query.indices is not None):
+        raise BadRequest("a chunk is made of a slice of all fields")
     if query.indices is not None:
         if query.slice_:
             raise BadRequest("give either slice_ or indices")
@@ -126,6 +129,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     selection = parse_selection(query.slice_, shape)
     nbytes = selection.size * dtype_of(head).itemsize
     service.reader.check(nbytes)
+    if form == "chunk":
+        return await made_chunk(service, request, head, selection, headers)
     if nbytes <= LARGE_BYTES:
         return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
 from caterva2.source.slabs import Slab, slabs
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "SliceSource"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
@@ -52,6 +52,18 @@ BUDGET_BYTES = 48 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
 
 
+class SliceSource(Protocol):
+    """Where parts of arrays may come from as they are, see `caterva2.cache.slices.Slices`."""
+
+    async def slice(self, head: Head, selection: Selection) -> Array | None:
+        """Return a part of ``selection.counts``; None if it is to be read by extents."""
+        ...
+
+    async def prepare(self, head: Head, selection: Selection) -> bool:
+        """Have a part at hand for `slice`; return whether it is, or its extents are to be prepared."""
+        ...
+
+
 class Reader:
     """Reads parts of versions from a source.
 
@@ -62,6 +74,8 @@ class Reader:
         Where chunks are decoded.
     limit_bytes : int
         Largest answer that is made, in bytes.
+    made : SliceSource, optional
+        Is asked first for parts of arrays.
 
     Attributes
     ----------
@@ -69,8 +83,11 @@ class Reader:
         Memory of the large answers that are being made or sent.
     """
 
-    def __init__(self, source: Source, executor: Executor, *, limit_bytes: int) -> None:
+    def __init__(
+        self, source: Source, executor: Executor, *, limit_bytes: int, made: SliceSource | None = None
+    ) -> None:
         self._source = source
+        self._made = made
         self._executor = executor
         self._limit_bytes = limit_bytes
         self.budget = Budget(BUDGET_BYTES)
@@ -102,12 +119,25 @@ class Reader:
         """
         geometry = geometry_of(head)
         self._check_held(selection.size * geometry.dtype.itemsize)
+        if (made := await self.made(head, selection)) is not None:
+            return made
         out = np.empty(selection.counts, geometry.dtype)
         if selection.size:
             await self._fill(head, cell_pieces(geometry.grid, selection, geometry.blocksize), out)
-        if any(axis.reverse for axis in selection.axes):
-            out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
-        return out.reshape(selection.shape)
+        return _as_asked(out, selection)
+
+    async def made(self, head: Head, selection: Selection) -> Array | None:
+        """Return a part of an array that is made elsewhere, where that is best; None if it is to be read.
+
+        Parameters
+        ----------
+        head, selection
+            As for `array`.
+        """
+        if self._made is None or head.kind != "array":
+            return None
+        out = await self._made.slice(head, selection)
+        return None if out is None else _as_asked(out, selection)
 
     async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Selection]:
         """Cut a large part of an array into slabs, to be read one after the other by `slab`.
@@ -158,7 +188,9 @@ class Reader:
                 async for batch in batches:
                     yield batch.extents
 
-        if part is not None and part.size:
+        if part is None or not part.size:
+            return
+        if self._made is None or not await self._made.prepare(head, part):
             await self._source.prepare(head, groups())
 
     @asynccontextmanager
@@ -359,6 +391,13 @@ class Reader:
                 for n in range(shares)
             )
         )
+
+
+def _as_asked(out: Array, selection: Selection) -> Array:
+    """Return what was read in increasing order of index as it was selected."""
+    if any(axis.reverse for axis in selection.axes):
+        out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
+    return out.reshape(selection.shape)
 
 
 def _take(pieces: Iterator[Piece]) -> list[Piece]:

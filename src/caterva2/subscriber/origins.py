@@ -17,6 +17,7 @@ from caterva2.model.catalogue import Catalogue, Root
 from caterva2.model.path import DatasetPath
 from caterva2.source.hedging import Budget
 from caterva2.source.http import HttpSource, UpstreamStats
+from caterva2.source.maker import SliceMaker
 from caterva2.source.protocol import Source
 from caterva2.source.several import SeveralSources
 from caterva2.source.standing import Kind, SourcesStats, SourceState, Standing
@@ -152,6 +153,12 @@ class Origins:
                 "this part of the data is not cached here"
             )
         return origin.source
+
+    def maker(self, path: DatasetPath) -> SliceMaker | None:
+        """Return who makes slices of a dataset now: its publisher, whose manifests are believed, alone."""
+        root = self._catalogue.roots.get(path.root)
+        origin = None if root is None else self._origin(root)
+        return None if origin is None or origin.state != "ok" else origin.source
 
     def _origin(self, root: Root) -> Standing | None:
         return self._standing(root.url, "origin") if root.state != "offline" and is_url(root.url) else None
