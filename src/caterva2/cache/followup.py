@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 
 from caterva2.cache.batches import in_batches
@@ -105,6 +105,11 @@ class FollowUps:
             self._tasks[head.path] = task
             task.add_done_callback(lambda _task: self._done(head.path))
 
+    async def fetch_chunks(self, head: Head, selection: Selection) -> None:
+        """Fetch the chunks of a part whole, if they can be kept; who reads them says what is wrong."""
+        with suppress(Caterva2Error):
+            await self._source.prepare(head, self._groups(head, selection, whole=True))
+
     def _done(self, path: DatasetPath) -> None:
         self._tasks.pop(path, None)
         self._waiting.pop(path, None)
@@ -146,7 +151,9 @@ class FollowUps:
                 if self._store.stats.passed_through > passed_through:
                     return  # there is no room
 
-    async def _groups(self, head: Head, selection: Selection) -> AsyncGenerator[Sequence[Extent]]:
+    async def _groups(
+        self, head: Head, selection: Selection, *, whole: bool = False
+    ) -> AsyncGenerator[Sequence[Extent]]:
         geometry = geometry_of(head)
         pieces = cell_pieces(geometry.grid, selection, geometry.blocksize)
         while group := list(islice(pieces, PLANNED)):
@@ -154,7 +161,8 @@ class FollowUps:
             pages = dict(zip(numbers, await self._source.pages(head, numbers), strict=True))
             for piece in group:
                 page = pages[head.page_of(piece.nchunk)]
-                yield block_extents(head, page, piece.nchunk, piece.blocks)
+                blocks = range(geometry.grid.nblocks) if whole else piece.blocks
+                yield block_extents(head, page, piece.nchunk, blocks)
 
 
 def _box(head: Head, selection: Selection) -> _Box:

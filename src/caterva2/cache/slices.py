@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -62,12 +63,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SliceStats:
-    """What was chosen, for what was not all here.
+    """What was chosen in place of missing blocks.
 
     Attributes
     ----------
-    blocks, chunks, slices : int
-        Times that blocks, whole chunks or a slice were chosen.
+    chunks, slices : int
+        Times that whole chunks or a slice came.
     slice_bytes : int
         Bytes of slices that came.
     kept : int
@@ -80,7 +81,6 @@ class SliceStats:
         Parts of which the blocks were fetched in the background.
     """
 
-    blocks: int = 0
     chunks: int = 0
     slices: int = 0
     slice_bytes: int = 0
@@ -176,6 +176,9 @@ class Slices:
             return None
         if (explanation := explained()) is not None:
             explanation.plans.append((costs.choice, costs))
+        if costs.choice == "chunks":
+            self.stats.chunks += 1
+            await self._follow_ups.fetch_chunks(head, selection)
         if costs.choice != "slice":
             return None
         made = await self._ask(maker, head, selection, costs)
@@ -195,7 +198,7 @@ class Slices:
             return None
         way = Way(round_trip_s, maker.link.bytes_per_s)
         costs = estimate(way, head, selection, everything(head, selection))
-        if costs.choice != "slice":  # the less so if something is here
+        if costs.choice == "blocks":  # the more so if something is here
             return costs
         if any(other.cached_bytes for other in self._store.all_of(head.path) if other is not version):
             return None  # what did not change since an earlier version is here
@@ -227,6 +230,7 @@ class Slices:
         return Missing(
             int((nbytes + unknown * per_block) * more),
             round((blocks + unknown) * more),
+            math.ceil(average.ranges * share),
             int(average.chunk_bytes * share),
             average.chunks,
             len(pages),

@@ -175,8 +175,7 @@ async def _in_slabs(
         lead = npy_header(selection.shape, dtype)
 
     async def body() -> AsyncGenerator[bytes]:
-        if lead:
-            yield lead
+        begun = lead  # with the first piece: what fails before that fails with a status
         async with aclosing(service.reader.slabs(head, selection)) as parts:
             async for part in parts:
                 sent, size = 0, part.size * dtype.itemsize
@@ -184,7 +183,8 @@ async def _in_slabs(
                     async with service.reader.slab(head, part, wanted.field) as slab:
                         while piece := slab.copy(sent, sent + BODY_PIECE_BYTES):
                             sent += len(piece)
-                            yield piece
+                            yield begun + piece
+                            begun = b""
 
     nbytes = len(lead) + selection.size * dtype.itemsize
     return await piecewise(body(), nbytes, headers, MEDIA_TYPES[form])

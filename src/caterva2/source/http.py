@@ -22,6 +22,7 @@ from caterva2.errors import (
     IntegrityError,
     Unsupported,
 )
+from caterva2.frame.geometry import geometry_of
 from caterva2.model.extents import Extent, digest
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
@@ -257,13 +258,15 @@ class HttpSource:
         Unsupported, IntegrityError, NotFound, Changed, Unavailable, Unauthorized
         """
         parts = parts_of(head, selection)
+        headers = headers_for(self.link, selection.size * geometry_of(head).dtype.itemsize)
         bodies = await together(
-            self._upstream.twice(head.path, partial(self._made, head, part.selection)) for part in parts
+            self._upstream.twice(head.path, partial(self._made, head, part.selection, headers))
+            for part in parts
         )
         return MadeSlice(selection, list(zip(parts, bodies, strict=True)))
 
-    async def _made(self, head: Head, selection: Selection, anew: bool) -> bytes:
-        query, headers = [query_of(selection)], headers_for(self.link)
+    async def _made(self, head: Head, selection: Selection, headers: Mapping[str, str], anew: bool) -> bytes:
+        query = [query_of(selection)]
         async with (
             self._upstream.slot(),
             self._upstream.answer(

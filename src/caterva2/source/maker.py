@@ -26,7 +26,7 @@ from caterva2.model.manifest import Head
 from caterva2.model.parts import Part, cut
 from caterva2.model.selection import Selection
 from caterva2.source.link import Link
-from caterva2.source.planner import PART_BYTES, level_for
+from caterva2.source.planner import level_for, part_bytes_of
 
 __all__ = [
     "CHUNK_TYPE",
@@ -120,7 +120,9 @@ class SliceMaker(Protocol):
 def parts_of(head: Head, selection: Selection) -> list[Part]:
     """Return the parts in which a slice is asked for."""
     geometry = geometry_of(head)
-    return cut(selection, geometry.grid.chunks, geometry.dtype.itemsize, PART_BYTES)
+    itemsize = geometry.dtype.itemsize
+    part_bytes = part_bytes_of(selection.size * itemsize)
+    return cut(selection, geometry.grid.chunks, itemsize, part_bytes)
 
 
 def query_of(selection: Selection) -> str:
@@ -128,9 +130,9 @@ def query_of(selection: Selection) -> str:
     return f"slice_={quote(str(selection).replace(' ', ''), safe=':,')}"
 
 
-def headers_for(link: Link) -> dict[str, str]:
-    """Return what else a request for a part says."""
-    return {"Accept": f"{CHUNK_TYPE};level={level_for(link.bytes_per_s)}", **WANT_DIGEST}
+def headers_for(link: Link, nbytes: int) -> dict[str, str]:
+    """Return what else the requests for a slice of `nbytes` say."""
+    return {"Accept": f"{CHUNK_TYPE};level={level_for(link.bytes_per_s, nbytes)}", **WANT_DIGEST}
 
 
 def content_digest(data: bytes) -> str:

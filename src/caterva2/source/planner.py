@@ -20,7 +20,6 @@ from caterva2.model.manifest import Head
 from caterva2.model.selection import Axis, Selection
 
 __all__ = [
-    "PART_BYTES",
     "Choice",
     "Costs",
     "Explanation",
@@ -33,12 +32,15 @@ __all__ = [
     "explained",
     "explaining",
     "level_for",
+    "part_bytes_of",
 ]
 
 Choice = Literal["cached", "blocks", "chunks", "slice"]
 
-PART_BYTES = 2 * 1024 * 1024
-"""A slice is made, sent and checked in parts of at most this size, in bytes, decoded."""
+LEAST_PART_BYTES = 512 * 1024
+MOST_PART_BYTES = 2 * 1024 * 1024
+PARTS = 4
+"""A slice is made, sent and checked in about so many parts, within these sizes, in bytes, decoded."""
 
 RANGES_PER_REQUEST = 64
 REQUEST_BYTES = 8 * 1024 * 1024
@@ -67,8 +69,12 @@ LEAST_SAVED_SHARE = 0.1
 BLOCK_PAGE_BYTES = 21
 """What a page of a manifest says of a block, in bytes."""
 
-LEVELS_BY_RATE = ((8e6, 3), (40e6, 2), (100e6, 1))
+LEVELS_BY_RATE = ((16e6, 3), (40e6, 2), (100e6, 1))
 """Up to these rates, in bytes per second, these levels of compression pay; above, the fastest codec."""
+
+SMALL_BYTES = 4 * 1024 * 1024
+SMALL_LEVEL = 2
+"""Slices up to this size, in bytes, are compressed no harder: of few parts, making one is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,10 @@ class Missing:
     ----------
     block_bytes, blocks : int
         Stored size of the blocks that are missing, and how many they are.
+    ranges : int
+        About how many byte ranges they are.
     chunk_bytes, chunks : int
-        The same of all the chunks that they are of.
+        Size and number of all the chunks that they are of.
     pages : int
         Pages of the manifest that must be asked for before.
     page_bytes : int
@@ -104,6 +112,7 @@ class Missing:
 
     block_bytes: int
     blocks: int
+    ranges: int
     chunk_bytes: int
     chunks: int
     pages: int
@@ -124,7 +133,7 @@ class Costs:
         kept = min(self.blocks, self.chunks)
         if kept - self.slice > max(LEAST_SAVED_S, LEAST_SAVED_SHARE * kept):
             return "slice"
-        return "chunks" if self.chunks < self.blocks else "blocks"
+        return "chunks" if self.chunks < (1 - LEAST_SAVED_SHARE) * self.blocks else "blocks"
 
 
 # -- what a selection needs ------------------------------------------------------------------------
@@ -140,6 +149,17 @@ def chunks_touched(grid: ChunkGrid, selection: Selection) -> int:
     return math.prod(
         _runs_along(axis, chunk) for axis, chunk in zip(selection.axes, grid.chunks, strict=True)
     )
+
+
+def _run_length(grid: ChunkGrid, selection: Selection) -> float:
+    """Return how many of the blocks touched lie one behind the other, on the average."""
+    length = 1.0
+    for axis, chunk, block in zip(selection.axes[::-1], grid.chunks[::-1], grid.blocks[::-1], strict=True):
+        per_chunk = _blocks_along(axis, chunk, block) / max(1, _runs_along(axis, chunk))
+        length *= max(1.0, per_chunk)
+        if per_chunk < -(-chunk // block):
+            break
+    return length
 
 
 def _runs_along(axis: Axis, length: int) -> int:
@@ -159,26 +179,17 @@ def _blocks_along(axis: Axis, chunk: int, block: int) -> int:
     return min(axis.count, touched)
 
 
-def everything(head: Head, selection: Selection, blocks: int | None = None) -> Missing:
-    """Return what a selection needs if nothing of it is here, by the averages of the dataset.
-
-    Parameters
-    ----------
-    head : Head
-    selection : Selection
-    blocks : int, optional
-        How many blocks are missing, where that is known.
-    """
+def everything(head: Head, selection: Selection) -> Missing:
+    """Return what a selection needs if nothing of it is here, by the averages of the dataset."""
     grid = geometry_of(head).grid
-    chunks = chunks_touched(grid, selection)
-    touched = blocks_touched(grid, selection)
-    blocks = touched if blocks is None else blocks
+    chunks, blocks = chunks_touched(grid, selection), blocks_touched(grid, selection)
     chunk_bytes = head.size / max(1, grid.nchunks)
     pages = min(head.npages, max(1, math.ceil(head.npages * chunks / max(1, grid.nchunks))))
     per_page = BLOCK_PAGE_BYTES * grid.nblocks * grid.nchunks / max(1, head.npages)
     return Missing(
         int(blocks * chunk_bytes / max(1, grid.nblocks)),
         blocks,
+        math.ceil(blocks / _run_length(grid, selection)),
         int(chunks * chunk_bytes),
         chunks,
         pages,
@@ -193,7 +204,7 @@ def estimate(way: Way, head: Head, selection: Selection, missing: Missing) -> Co
     """Return what each way to have a selection would take, in seconds."""
     pages_s = (way.round_trip_s + missing.page_bytes / way.bytes_per_s) if missing.pages else 0.0
     return Costs(
-        pages_s + _ranges_s(way, missing.block_bytes, missing.blocks),
+        pages_s + _ranges_s(way, missing.block_bytes, missing.ranges),
         pages_s + _ranges_s(way, missing.chunk_bytes, missing.chunks),
         _slice_s(way, head, selection),
     )
@@ -214,15 +225,21 @@ def _slice_s(way: Way, head: Head, selection: Selection) -> float:
     touched = blocks_touched(geometry.grid, selection) * geometry.blocksize
     make_s = touched / DECODE_BYTES_PER_S + nbytes / MAKE_BYTES_PER_S
     send_s = nbytes * stored_share / way.bytes_per_s
-    parts = max(1, math.ceil(nbytes / PART_BYTES))
+    parts = max(1, math.ceil(nbytes / part_bytes_of(nbytes)))
     # the first part is made before anything is sent; of the others the slower of both counts
     busy_s = make_s / parts + max(make_s, send_s) if parts > 1 else make_s + send_s
     return math.ceil(parts / TOGETHER) * way.round_trip_s + MAKE_S + busy_s
 
 
-def level_for(bytes_per_s: float) -> int:
-    """Return how hard to compress for a rate; see `caterva2.frame.made.LEVELS`."""
-    return next((level for rate, level in LEVELS_BY_RATE if bytes_per_s <= rate), 0)
+def part_bytes_of(nbytes: int) -> int:
+    """Return how large the parts of a slice are: one is sent while the next one is made, and by two cores."""
+    return min(max(nbytes // PARTS, LEAST_PART_BYTES), MOST_PART_BYTES)
+
+
+def level_for(bytes_per_s: float, nbytes: int) -> int:
+    """Return how hard to compress a slice for a rate; see `caterva2.frame.made.LEVELS`."""
+    level = next((level for rate, level in LEVELS_BY_RATE if bytes_per_s <= rate), 0)
+    return level if nbytes > SMALL_BYTES else min(level, SMALL_LEVEL)
 
 
 # -- what was done, for who wants to know ----------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
@@ -47,6 +48,9 @@ HELD_BYTES = 256 * 1024 * 1024
 
 SLAB_BYTES = 8 * 1024 * 1024
 """Large answers are made in slabs of about this size, in bytes."""
+
+SLABS_AHEAD = 2
+"""What so many slabs need is fetched while one is sent: a slow link is kept busy where one ends."""
 
 BUDGET_BYTES = 48 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
@@ -143,7 +147,7 @@ class Reader:
         """Cut a large part of an array into slabs, to be read one after the other by `slab`.
 
         What a slab needs is at hand when it comes, as far as the source can keep it. While it is sent, what
-        the next one needs is fetched.
+        the next ones need is fetched.
 
         Parameters
         ----------
@@ -166,29 +170,34 @@ class Reader:
         itemsize = geometry.dtype.itemsize
         self.check(selection.size * itemsize)
         parts = slabs(geometry.grid, selection, itemsize, SLAB_BYTES)
-        part = next(parts, None)
-        preparing = asyncio.create_task(self._prepare(head, part))
-        try:
-            while part is not None:
-                await preparing
-                following = next(parts, None)
-                preparing = asyncio.create_task(self._prepare(head, following))
-                yield part
-                part = following
-        finally:
-            preparing.cancel()
-            await asyncio.gather(preparing, return_exceptions=True)
+        ahead: deque[tuple[Selection, asyncio.Task[None]]] = deque()
 
-    async def _prepare(self, head: Head, part: Selection | None) -> None:
+        def begin(count: int) -> None:
+            for part in islice(parts, count):
+                ahead.append((part, asyncio.create_task(self._prepare(head, part))))
+
+        begin(1)
+        try:
+            while ahead:
+                part, preparing = ahead[0]
+                await preparing
+                ahead.popleft()
+                begin(SLABS_AHEAD - len(ahead))
+                yield part
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+    async def _prepare(self, head: Head, part: Selection) -> None:
         async def groups() -> AsyncGenerator[Sequence[Extent]]:
-            assert part is not None
             geometry = geometry_of(head)
             pieces = cell_pieces(geometry.grid, part, geometry.blocksize)
             async with aclosing(self._batches(head, pieces, plan_in_thread=False)) as batches:
                 async for batch in batches:
                     yield batch.extents
 
-        if part is None or not part.size:
+        if not part.size:
             return
         if self._made is None or not await self._made.prepare(head, part):
             await self._source.prepare(head, groups())

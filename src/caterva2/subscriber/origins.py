@@ -32,6 +32,9 @@ PROBE_S = 10.0
 BAD_PROBE_S = 2.0
 """Pause between probes of a source in use, and of one that is not well, in seconds."""
 
+WARM_S = 50.0
+"""A publisher of which nothing was heard for so long is probed: a connection to it stays open."""
+
 FIRST_PROBES = 3
 """So often a source is probed when it is first seen: the first time a connection is made as well."""
 
@@ -119,7 +122,8 @@ class Origins:
         self.choices = SourcesStats()
 
     async def __aenter__(self) -> Origins:
-        connector = aiohttp.TCPConnector(limit=0)  # each source bounds its own requests
+        # each source bounds its own requests
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=WARM_S + PROBE_S)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self
 
@@ -213,9 +217,10 @@ class Origins:
         return reports
 
     async def run(self) -> None:
-        """Probe those there is a choice of, until cancelled, and forget those nobody names."""
+        """Probe those there is a choice of, and those that are online, until cancelled; forget the others."""
         while True:
-            due = [standing for standing in self._choosable() if _is_due(standing)]
+            due = {standing for standing in self._choosable() if _is_due(standing)}
+            due |= {standing for standing in self._online() if _is_cold(standing)}
             async with asyncio.TaskGroup() as group:
                 for standing in due:
                     group.create_task(_probe(standing))
@@ -231,6 +236,12 @@ class Origins:
             if len(further) + (origin is not None) > 1:
                 found.update(further if origin is None else (origin, *further))
         return found
+
+    def _online(self) -> Iterator[Standing]:
+        """Yield the publishers that are there."""
+        for root in self._catalogue.roots.values():
+            if root.state == "online" and (origin := self._origin(root)) is not None:
+                yield origin
 
     def _forget_unnamed(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -252,6 +263,11 @@ def _is_due(standing: Standing) -> bool:
         return True
     pause_s = PROBE_S if standing.state == "ok" else BAD_PROBE_S
     return now - standing.used_at < USED_S and now - standing.probed_at > pause_s
+
+
+def _is_cold(standing: Standing) -> bool:
+    now = asyncio.get_running_loop().time()
+    return now - max(standing.probed_at, standing.source.heard_at) > WARM_S
 
 
 async def _probe(standing: Standing) -> None:
