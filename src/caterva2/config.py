@@ -214,6 +214,8 @@ class SubscriberSettings(ServiceSettings):
         Most requests under way to one publisher.
     upstream_timeout_s : float
         How long a publisher may stay silent.
+    slices : {"auto", "never"}
+        Whether publishers are asked for slices, where that is faster than fetching what is stored.
     follow : tuple of str
         Patterns that are followed from the start on, as if by ``cat2 follow``.
     follow_mode : {"cached", "full", "meta"}
@@ -245,6 +247,7 @@ class SubscriberSettings(ServiceSettings):
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0
+    slices: Literal["auto", "never"] = "auto"
     follow: tuple[str, ...] = ()
     follow_mode: Literal["cached", "full", "meta"] = "cached"
     republish: tuple[str, ...] | None = None

@@ -87,6 +87,11 @@ class Mirror:
         with self._files.opened() as (_, _, states):
             return [extent for extent in extents if states[extent.number] != VERIFIED]
 
+    def absent(self, extents: Sequence[Extent]) -> list[Extent]:
+        """Return the extents that are absent."""
+        with self._files.opened() as (_, _, states):
+            return [extent for extent in extents if states[extent.number] == ABSENT]
+
     def numbers(self) -> npt.NDArray[np.int64]:
         """Return the numbers of the extents present, ascending."""
         with self._files.opened() as (_, _, states):

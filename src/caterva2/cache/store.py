@@ -254,6 +254,13 @@ class Store:
                 return version.mirror.unverified(extents)
         return list(extents)
 
+    def absent(self, version: Version, extents: Sequence[Extent]) -> list[Extent]:
+        """Return the extents that are absent."""
+        if version.mirror is not None and version.cached_bytes:
+            with self._disk.health.guard():
+                return version.mirror.absent(extents)
+        return list(extents)
+
     async def numbers(self, version: Version) -> npt.NDArray[np.int64]:
         """Return the numbers of the extents present, ascending; none if the disk cannot be read."""
         if version.mirror is not None:

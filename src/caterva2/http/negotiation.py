@@ -5,15 +5,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
+from caterva2.source.maker import CHUNK_TYPE
+
 __all__ = ["BLOCKS_TYPE", "MEDIA_TYPES", "SliceForm", "prefers_blocks", "slice_form"]
 
-SliceForm = Literal["cframe", "npy", "raw"]
-"""``cframe``: a Blosc2 frame; ``npy``: NumPy's file format; ``raw``: the elements in C order."""
+SliceForm = Literal["cframe", "npy", "raw", "chunk"]
+"""``cframe``: a Blosc2 frame; ``npy``: NumPy's file format; ``raw``: the elements in C order; ``chunk``:
+these as a Blosc2 chunk, for other services."""
 
 MEDIA_TYPES: dict[SliceForm, str] = {
     "cframe": "application/octet-stream",
     "npy": "application/x-npy",
     "raw": "application/vnd.caterva2.raw",
+    "chunk": CHUNK_TYPE,
 }
 
 

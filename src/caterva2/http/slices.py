@@ -23,6 +23,7 @@ from caterva2.http.blocks import stored_blocks
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, lasting_headers
+from caterva2.http.made import made_chunk
 from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, prefers_blocks, slice_form
 from caterva2.http.spool import Spool
 from caterva2.model.manifest import Head
@@ -46,7 +47,7 @@ PART_BYTES = 4 * 1024 * 1024
 """Large frames are made in parts of this size, in bytes, decoded."""
 
 
-VARY = "Accept, Range"
+VARY = "Accept, Range, Want-Content-Digest"
 """What the answer depends on beside the URL: with a range, it is another one, not a part of the same."""
 
 
@@ -128,6 +129,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     accept = request.headers.get("accept")
     form = slice_form(accept)
     headers = _headers(service, request, head)
+    if form == "chunk" and (field is not None or query.indices is not None):
+        raise BadRequest("a chunk is made of a slice of all fields")
     if query.indices is not None:
         if query.slice_:
             raise BadRequest("give either slice_ or indices")
@@ -136,6 +139,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     selection = parse_selection(query.slice_, shape)
     nbytes = selection.size * dtype_of(head).itemsize
     service.reader.check(nbytes)
+    if form == "chunk":
+        return await made_chunk(service, request, head, selection, headers)
     blocks = field is None and nbytes and prefers_blocks(accept)
     if blocks and (response := await stored_blocks(service, head, selection, headers)):
         return response
@@ -186,8 +191,7 @@ async def _in_slabs(
         lead = npy_header(selection.shape, dtype)
 
     async def body() -> AsyncGenerator[bytes]:
-        if lead:
-            yield lead
+        begun = lead  # with the first piece: what fails before that fails with a status
         async with aclosing(service.reader.slabs(head, selection)) as parts:
             async for part in parts:
                 sent, size = 0, part.size * dtype.itemsize
@@ -195,7 +199,8 @@ async def _in_slabs(
                     async with service.reader.slab(head, part, wanted.field) as slab:
                         while piece := slab.copy(sent, sent + BODY_PIECE_BYTES):
                             sent += len(piece)
-                            yield piece
+                            yield begun + piece
+                            begun = b""
 
     nbytes = len(lead) + selection.size * dtype.itemsize
     return await piecewise(body(), nbytes, headers, MEDIA_TYPES[form])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
 from caterva2.source.slabs import Slab, slabs
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "SliceSource"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
@@ -57,8 +58,23 @@ HELD_BYTES = 256 * 1024 * 1024
 SLAB_BYTES = 8 * 1024 * 1024
 """Large answers are made in slabs of about this size, in bytes."""
 
+SLABS_AHEAD = 2
+"""What so many slabs need is fetched while one is sent: a slow link is kept busy where one ends."""
+
 BUDGET_BYTES = 48 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
+
+
+class SliceSource(Protocol):
+    """Where parts of arrays may come from as they are, see `caterva2.cache.slices.Slices`."""
+
+    async def slice(self, head: Head, selection: Selection) -> Array | None:
+        """Return a part of ``selection.counts``; None if it is to be read by extents."""
+        ...
+
+    async def prepare(self, head: Head, selection: Selection) -> bool:
+        """Have a part at hand for `slice`; return whether it is, or its extents are to be prepared."""
+        ...
 
 
 class Reader:
@@ -75,6 +91,8 @@ class Reader:
         Largest answer that is made, in bytes.
     decoded_bytes : int
         Most that decoded blocks take that are kept for small reads, in bytes.
+    made : SliceSource, optional
+        Is asked first for parts of arrays.
 
     Attributes
     ----------
@@ -92,8 +110,10 @@ class Reader:
         *,
         limit_bytes: int,
         decoded_bytes: int = 0,
+        made: SliceSource | None = None,
     ) -> None:
         self._source = source
+        self._made = made
         self._executor = executor
         self._large = large or executor
         self._limit_bytes = limit_bytes
@@ -127,6 +147,8 @@ class Reader:
         """
         geometry = geometry_of(head)
         self._check_held(selection.size * geometry.dtype.itemsize)
+        if (made := await self.made(head, selection)) is not None:
+            return made
         out = np.empty(selection.counts, geometry.dtype)
         if selection.size:
             pieces = cell_pieces(geometry.grid, selection, geometry.blocksize)
@@ -135,15 +157,26 @@ class Reader:
                 await self._fill_small(head, first, out)
             else:
                 await self._fill(head, chain(first, pieces), out)
-        if any(axis.reverse for axis in selection.axes):
-            out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
-        return out.reshape(selection.shape)
+        return _as_asked(out, selection)
+
+    async def made(self, head: Head, selection: Selection) -> Array | None:
+        """Return a part of an array that is made elsewhere, where that is best; None if it is to be read.
+
+        Parameters
+        ----------
+        head, selection
+            As for `array`.
+        """
+        if self._made is None or head.kind != "array":
+            return None
+        out = await self._made.slice(head, selection)
+        return None if out is None else _as_asked(out, selection)
 
     async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Selection]:
         """Cut a large part of an array into slabs, to be read one after the other by `slab`.
 
         What a slab needs is at hand when it comes, as far as the source can keep it. While it is sent, what
-        the next one needs is fetched.
+        the next ones need is fetched.
 
         Parameters
         ----------
@@ -166,29 +199,36 @@ class Reader:
         itemsize = geometry.dtype.itemsize
         self.check(selection.size * itemsize)
         parts = slabs(geometry.grid, selection, itemsize, SLAB_BYTES)
-        part = next(parts, None)
-        preparing = asyncio.create_task(self._prepare(head, part))
-        try:
-            while part is not None:
-                await preparing
-                following = next(parts, None)
-                preparing = asyncio.create_task(self._prepare(head, following))
-                yield part
-                part = following
-        finally:
-            preparing.cancel()
-            await asyncio.gather(preparing, return_exceptions=True)
+        ahead: deque[tuple[Selection, asyncio.Task[None]]] = deque()
 
-    async def _prepare(self, head: Head, part: Selection | None) -> None:
+        def begin(count: int) -> None:
+            for part in islice(parts, count):
+                ahead.append((part, asyncio.create_task(self._prepare(head, part))))
+
+        begin(1)
+        try:
+            while ahead:
+                part, preparing = ahead[0]
+                await preparing
+                ahead.popleft()
+                begin(SLABS_AHEAD - len(ahead))
+                yield part
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+    async def _prepare(self, head: Head, part: Selection) -> None:
         async def groups() -> AsyncGenerator[Sequence[Extent]]:
-            assert part is not None
             geometry = geometry_of(head)
             pieces = cell_pieces(geometry.grid, part, geometry.blocksize)
             async with aclosing(self._batches(head, pieces, plan_in_thread=False)) as batches:
                 async for batch in batches:
                     yield batch.extents
 
-        if part is not None and part.size:
+        if not part.size:
+            return
+        if self._made is None or not await self._made.prepare(head, part):
             await self._source.prepare(head, groups())
 
     @asynccontextmanager
@@ -421,6 +461,13 @@ class Reader:
 
 def _is_small(pieces: Sequence[Piece], blocksize: int) -> bool:
     return len(pieces) <= SMALL_PIECES and sum(len(p.blocks) for p in pieces) * blocksize <= SMALL_BYTES
+
+
+def _as_asked(out: Array, selection: Selection) -> Array:
+    """Return what was read in increasing order of index as it was selected."""
+    if any(axis.reverse for axis in selection.axes):
+        out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
+    return out.reshape(selection.shape)
 
 
 def _take(pieces: Iterator[Piece]) -> list[Piece]:
