@@ -1,11 +1,12 @@
 import math
+import random
 
 import pytest
 
 from caterva2.errors import NotFound
 from caterva2.model import catalogue as module
-from caterva2.model.catalogue import EVENTS_KEPT, Catalogue, Entry, Freshness
-from caterva2.model.path import parse_path
+from caterva2.model.catalogue import EVENTS_KEPT, Catalogue, Entry, Freshness, Root
+from caterva2.model.path import DatasetPath, parse_path
 
 
 def entry(generation=1, size=10, etag=None):
@@ -156,3 +157,29 @@ def test_freshness(catalogue):
     assert 0 <= root.freshness.age_s < 60
     catalogue.doubt("foo", confirmed_at=0.0)
     assert root.freshness.age_s > 1e9
+
+
+def test_names_stay_sorted_whatever_comes_and_goes() -> None:
+    rng, root = random.Random(1), Root("foo")
+    for _ in range(300):
+        name = str(rng.randrange(40))
+        root.put(name, None if rng.random() < 0.4 else entry(rng.randrange(1 << 40)))
+        if rng.random() < 0.3:
+            assert root.names == sorted(root.entries)
+    names = root.names
+    root.put(names[0], entry(1 << 41))
+    assert root.names is names  # changed, but neither came nor went
+    root.put("a name", entry())
+    assert root.names is not names
+    assert root.names == sorted(root.entries)
+
+
+def test_below_finds_the_same_as_a_look_at_all() -> None:
+    catalogue = Catalogue()
+    catalogue.set_root("foo")
+    for name in ("a", "a/b", "a/b/c", "a.b", "a0", "a-b", "ab/c", "é/x", "a/é", "a/\U0010ffff"):
+        catalogue.apply("foo", name, entry())
+    for below in ("a", "a/b", "ab", "é"):
+        found = [name for name, _ in catalogue.below(DatasetPath("foo", below))]
+        wanted = [n for n in catalogue.root("foo").entries if n == below or n.startswith(f"{below}/")]
+        assert found == sorted(wanted)
