@@ -191,7 +191,7 @@ def decode_stored(
     Returns
     -------
     memoryview or bytes
-        The blocks one after the other as a memoryview, or the one value that all their elements have as bytes.
+        The blocks one after the other as a memoryview, or the one value of all their elements as bytes.
 
     Raises
     ------
