@@ -153,7 +153,8 @@ class Array(Dataset):
         import numpy as np
 
         target = np.empty(selection.counts, _dtype(info))
-        reading = _Reading(info, target, blocks=self._transport.decoders.wanted(target.nbytes))
+        blocks = self._transport.decoders.wanted(target.nbytes) and not target.dtype.hasobject
+        reading = _Reading(info, target, blocks)
         try:
             self._read_parts(selection, reading, PART_BYTES)
         except TooLarge as error:  # the service makes smaller answers than ours
