@@ -6,7 +6,7 @@ what it costs with httpx2. Connections are pooled and shared by threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -120,11 +120,17 @@ class Transport:
         Sent with each request.
     timeout_s : float
         How long the other side may stay silent, in seconds.
+
+    Attributes
+    ----------
+    heard : callable or None
+        Is told the headers of each answer that is no error.
     """
 
     def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
         self.url = url
         self.timeout_s = timeout_s
+        self.heard: Callable[[Mapping[str, str]], None] | None = None
         parsed = urllib3.util.parse_url(url)
         self._prefix = parsed.path or ""
         self._manager = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
@@ -172,6 +178,8 @@ class Transport:
             body = Body(response, self.url)
             if response.status >= 300:
                 raise error_of(Reply(response.status, response.headers, body.read()), self.url)
+            if self.heard is not None:
+                self.heard(body.headers)
             yield body
         finally:
             if not response.closed:
