@@ -130,13 +130,14 @@ def test_threads_end_with_the_client(decoders) -> None:
 
 
 def test_memory_is_kept_by_thread(decoders) -> None:
-    mine = decoders.scratch(1000)
-    assert decoders.scratch(10) is mine
-    assert len(decoders.scratch(2000)) == 2000
+    mine = decoders.scratch("decoded", 1000)
+    assert decoders.scratch("decoded", 10) is mine
+    assert len(decoders.scratch("decoded", 2000)) == 2000
+    assert decoders.scratch("received", 10) is not decoders.scratch("decoded", 10)
     with ThreadPoolExecutor(1) as other:
-        assert other.submit(decoders.scratch, 10).result() is not mine
-    large = decoders.scratch(module.PIECE_BYTES + 1)
-    assert decoders.scratch(module.PIECE_BYTES + 1) is not large
+        assert other.submit(decoders.scratch, "decoded", 10).result() is not mine
+    large = decoders.scratch("decoded", module.PIECE_BYTES + 1)
+    assert decoders.scratch("decoded", module.PIECE_BYTES + 1) is not large
 
 
 def test_what_is_read_first_and_small_does_without_blosc2(monkeypatch) -> None:
