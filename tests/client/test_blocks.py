@@ -150,7 +150,8 @@ def test_what_is_read_first_and_small_does_without_blosc2(monkeypatch) -> None:
     assert Decoders().wanted(100)
 
 
-def test_a_process_that_reads_a_small_part_imports_no_blosc2(running) -> None:
+def test_a_process_that_reads_a_small_part_imports_no_blosc2(running, client, tmp_path) -> None:
+    client.download("foo/ints.b2nd", tmp_path)  # all here: there is nothing to be planned
     script = (
         f"import caterva2, sys; array = caterva2.connect({running.url!r})['foo/ints.b2nd']\n"
         "assert array[3, 4] == 154 and 'blosc2' not in sys.modules\n"
@@ -172,8 +173,9 @@ def test_a_service_without_blocks_is_read_all_the_same(client, serving, truths) 
 
 
 def test_blocks_that_cannot_be_decoded_here_are_asked_for_in_another_form(
-    client, monkeypatch, truths
+    client, monkeypatch, truths, tmp_path
 ) -> None:
+    client.download("foo/ints.b2nd", tmp_path)  # all here: there is nothing to be planned
     asked = []
 
     def fail(*args, **options) -> None:

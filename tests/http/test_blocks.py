@@ -15,6 +15,7 @@ from caterva2.frame.decode import dtype_of, grid_of
 from caterva2.frame.write import write_array
 from caterva2.http import bodies
 from caterva2.http.negotiation import BLOCKS_TYPE
+from caterva2.http.slices import VARY
 from caterva2.model.selection import parse_selection
 from caterva2.source import blocks as source
 
@@ -86,7 +87,7 @@ async def test_every_answer_is_what_numpy_gives(running, files, tmp_path, name) 
         assert status == 200
         assert int(headers["Content-Length"]) == len(body)
         assert headers["ETag"] == f'"{head.etag}"'
-        assert headers["Vary"] == "Accept, Range"
+        assert headers["Vary"] == VARY
         forms.add(headers["Content-Type"])
         want = truth[eval(f"numpy.s_[{text or '...'}]", {"numpy": np})]
         if headers["Content-Type"] == BLOCKS_TYPE:
