@@ -26,7 +26,8 @@ BEGIN, END = "<!-- bench-peers: begin -->", "<!-- bench-peers: end -->"
 def main() -> None:
     """Run as the command line says."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: everything is stopped
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     plan = PLANS[options.size]
     plan = replace(plan, rounds=options.rounds or plan.rounds)
     chosen = [one for one in SYSTEMS if not options.only or one.name in options.only]
@@ -43,6 +44,13 @@ def main() -> None:
     if options.into:
         paste(options.into, text)
     say(f"took {results['seconds']} s; the tables are in {home}")
+
+
+def end(number: int, _frame: object) -> None:
+    """Unwind, so that all processes are stopped; what is sent once more must not disturb that."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def parse() -> argparse.Namespace:
@@ -80,7 +88,4 @@ def paste(page: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -45,7 +45,7 @@ class LocalFile(System):
         """Open the file."""
         import blosc2
 
-        return blosc2.open(address, mode="r").__getitem__  # type: ignore[no-any-return]
+        return blosc2.open(address, mode="r").__getitem__
 
     def serve(self, services: Services, data: Path) -> int:
         """Start nothing."""
@@ -69,7 +69,7 @@ class FileOverHttp(System):
         """Open the URL."""
         import blosc2
 
-        return blosc2.open(address, lazy=True, cache_policy=blosc2.CachePolicy.NONE).__getitem__  # type: ignore[no-any-return]
+        return blosc2.open(address, lazy=True, cache_policy=blosc2.CachePolicy.NONE).__getitem__
 
     def serve(self, services: Services, data: Path) -> int:
         """Start nginx."""

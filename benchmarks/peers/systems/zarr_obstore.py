@@ -41,7 +41,7 @@ class ZarrObstore(System):
         store = ObjectStore(
             HTTPStore(f"{address}/a.zarr", client_options={"allow_http": True}), read_only=True
         )
-        return zarr.open_array(store, mode="r").__getitem__  # type: ignore[no-any-return]
+        return zarr.open_array(store, mode="r").__getitem__
 
     def serve(self, services: Services, data: Path) -> int:
         """Start nginx."""
