@@ -77,6 +77,13 @@ def test_what_no_thread_has_begun_is_decoded_here(decoders) -> None:
     assert all(one.result() for one in busy)
 
 
+def test_a_read_goes_on_that_is_under_way_when_its_client_is_closed(decoders, monkeypatch) -> None:
+    closed = decoders.executor()
+    closed.shutdown()
+    monkeypatch.setattr(decoders, "executor", lambda: closed)
+    assert np.array_equal(read(body_of(records()), decoders), TRUTH)
+
+
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize(
     ("spoil", "error"),

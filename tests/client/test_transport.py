@@ -12,7 +12,7 @@ import pytest
 from caterva2.client.protocol import Request
 from caterva2.client.transport import Transport
 from caterva2.config import Token
-from caterva2.errors import NotFound, Unavailable
+from caterva2.errors import Caterva2Error, NotFound, Unavailable
 
 GET = Request("GET", "/api/roots")
 
@@ -70,6 +70,17 @@ def test_redirects_are_not_followed(serving) -> None:
     with pytest.raises(Exception, match="302"):
         transport.call(GET)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "request_", [Request("GET", "/x", {"If-Match": '"a"\r\nX: y'}), Request("GET", "/x\r\n\r\nGET /y")]
+)
+def test_no_request_is_smuggled_into_another(serving, request_) -> None:
+    """An etag is what a service says: it might be anything."""
+    server, transport = serving(lambda handler: serving.send(handler, b"{}"))
+    with pytest.raises(Caterva2Error, match="cannot be asked for"):
+        transport.call(request_)
+    assert server.requests == []
 
 
 def test_nobody_there() -> None:

@@ -193,6 +193,14 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used(peer) -> None:
     assert server.connections == 2
 
 
+def test_connections_are_not_shared_with_a_child(peer) -> None:
+    server, wire = peer(OK, OK, OK)
+    assert ask(wire) == (200, b"hello")
+    wire._process = 0  # as it is for a process that was forked
+    assert [ask(wire), ask(wire)] == [(200, b"hello")] * 2
+    assert server.connections == 2
+
+
 def test_a_body_that_another_thread_stops(peer) -> None:
     _, wire = peer(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello")
     answer = wire.send(ASK, 5, 20)

@@ -12,6 +12,7 @@ import struct
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -169,9 +170,10 @@ class _Given:
                 future.result()
         self._under_way = [one for one in self._under_way if not one[0].done()]
         if len(self._under_way) < self._threads:
-            self._under_way.append((self._decoders.executor().submit(share.decode), share))
-        else:
-            share.decode()
+            with suppress(RuntimeError):  # the client was closed meanwhile
+                self._under_way.append((self._decoders.executor().submit(share.decode), share))
+                return
+        share.decode()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

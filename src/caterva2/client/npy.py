@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from caterva2.errors import Caterva2Error
@@ -47,8 +48,6 @@ def read_header(stream: Stream) -> tuple[tuple[int, ...], np.dtype[Any]]:
     Caterva2Error
         If it is not the header of an array in C order whose elements are plain bytes.
     """
-    import numpy as np
-
     start = stream.read_exactly(8)
     if start[:6] != MAGIC or start[6] not in (1, 2, 3):
         raise Caterva2Error("the answer is not an array: is that the address of a Caterva2 subscriber?")
@@ -56,12 +55,19 @@ def read_header(stream: Stream) -> tuple[tuple[int, ...], np.dtype[Any]]:
     (length,) = struct.unpack(form, stream.read_exactly(struct.calcsize(form)))
     if length > MAX_HEADER_BYTES:
         raise Caterva2Error(f"the answer has an array header of {length:,} bytes")
-    text = stream.read_exactly(length).decode("utf-8" if start[6] == 3 else "latin-1")
+    return _parse(stream.read_exactly(length), "utf-8" if start[6] == 3 else "latin-1")
+
+
+@lru_cache(maxsize=64)
+def _parse(header: bytes, encoding: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return what a header says; many answers have the same."""
+    import numpy as np
+
     try:
-        header = ast.literal_eval(text.strip())
-        shape, descr = header["shape"], header["descr"]
+        said = ast.literal_eval(header.decode(encoding).strip())
+        shape, descr = said["shape"], said["descr"]
         dtype = np.lib.format.descr_to_dtype(descr)
-        plain = all(type(n) is int and n >= 0 for n in shape) and not header["fortran_order"]
+        plain = all(type(n) is int and n >= 0 for n in shape) and not said["fortran_order"]
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
         raise Caterva2Error(f"the answer has a malformed array header: {error!r}") from error
     if not plain or not isinstance(shape, tuple) or dtype.hasobject:

@@ -6,6 +6,7 @@ A request costs a sixth of what it costs with urllib3, which parses headers as e
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import sys
@@ -246,6 +247,7 @@ class Wire:
         self.host = parts.netloc.rpartition("@")[2].encode("idna").decode()
         self._idle: deque[socket.socket] = deque()
         self._tls: ssl.SSLContext | None = None
+        self._process = os.getpid()
         weakref.finalize(self, _close_all, self._idle)
 
     def close(self) -> None:
@@ -297,6 +299,9 @@ class Wire:
 
     def _take(self) -> socket.socket | None:
         """Return an idle connection, which the other side has not closed."""
+        if self._process != os.getpid():  # after a fork: those that are here belong to the parent
+            self._process = os.getpid()
+            self.close()
         while self._idle:
             try:
                 sock = self._idle.pop()

@@ -151,13 +151,13 @@ class BlockReader:
         return BlockPlan(head, records, stored + _SIZE.size * len(records))
 
     async def _sized(self, head: Head, cells: Sequence[Cell]) -> list[_Record]:
-        numbers = head.pages_of([cell.nchunk for cell in cells])
-        pages = dict(zip(numbers, await self._source.pages(head, numbers), strict=True))
-        found = []
-        for cell in cells:
-            page = pages[head.page_of(cell.nchunk)]
-            found.append(_Record(cell, page, record_size(head, page, cell)))
-        return found
+        numbers = [head.page_of(cell.nchunk) for cell in cells]
+        wanted = sorted(set(numbers))
+        pages = dict(zip(wanted, await self._source.pages(head, wanted), strict=True))
+        return [
+            _Record(cell, pages[number], record_size(head, pages[number], cell))
+            for cell, number in zip(cells, numbers, strict=True)
+        ]
 
     async def small(self, plan: BlockPlan) -> bytes:
         """Return a small answer, of which nothing is sent that is not wanted, where that can be told.
@@ -219,7 +219,7 @@ class BlockReader:
         found: list[bytes] = []
         for one, some in zip(group, wanted, strict=True):
             parts = record(head, one.page, one.cell, list(islice(read, len(some))))
-            if compact and len(parts) == 1:
+            if compact and len(some) == 1:  # a whole chunk
                 parts = [compact_record(parts[0], one.cell.blocks, blocksize)]
             found.append(_SIZE.pack(sum(map(len, parts))))
             found.extend(parts)
