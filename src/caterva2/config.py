@@ -206,12 +206,16 @@ class SubscriberSettings(ServiceSettings):
         right either way.
     answer_limit_bytes : int
         Largest slice that is made, decoded.
+    decoded_cache_bytes : int
+        Most memory that decoded blocks take which small reads use again and again; 0 to keep none.
     gap_bytes : int
         Extents that are this near in the file are fetched as one range.
     upstream_requests : int
         Most requests under way to one publisher.
     upstream_timeout_s : float
         How long a publisher may stay silent.
+    slices : {"auto", "never"}
+        Whether publishers are asked for slices, where that is faster than fetching what is stored.
     follow : tuple of str
         Patterns that are followed from the start on, as if by ``cat2 follow``.
     follow_mode : {"cached", "full", "meta"}
@@ -239,9 +243,11 @@ class SubscriberSettings(ServiceSettings):
     min_free_bytes: int = 256 * MIB
     durability: Literal["process", "power"] = "process"
     answer_limit_bytes: int = 4096 * MIB
+    decoded_cache_bytes: int = 256 * MIB
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0
+    slices: Literal["auto", "never"] = "auto"
     follow: tuple[str, ...] = ()
     follow_mode: Literal["cached", "full", "meta"] = "cached"
     republish: tuple[str, ...] | None = None
@@ -381,7 +387,7 @@ def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
         if hint is Path:
             return Path(value).expanduser()
         if name.endswith("_bytes"):
-            return parse_size(value, least=0 if name.startswith("min_") else 1)
+            return parse_size(value, least=0 if name.startswith(("min_", "decoded_")) else 1)
         if get_origin(hint) is Literal:
             if value not in get_args(hint):
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(hint))}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
 import threading
 
 import pytest
@@ -103,7 +102,7 @@ def test_a_connection_that_is_lost_loses_no_event(running, client, root) -> None
     with client.events("foo/cut*", on_loss=lost.append) as stream:
         write_array(root / "cut1.b2nd", range(10))
         assert next_within(stream).path == "foo/cut1.b2nd"
-        stream._body._response.connection.sock.shutdown(socket.SHUT_RDWR)
+        stream._body.stop()
         write_array(root / "cut2.b2nd", range(10))
         entries = running.cluster.subscriber.catalogue.roots["foo"].entries
         running.wait_for(lambda: "cut2.b2nd" in entries)

@@ -78,6 +78,7 @@ def assert_same(stored, truth):
         assert got.dtype == truth.dtype
         assert got.shape == want.shape
         assert got.tobytes() == want.tobytes(), key
+        assert stored.sent[key].tobytes() == want.tobytes(), key
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caterva2.errors import Corrupt, InvalidSelection, NotFound, TooLarge, Unavailable
+from caterva2.model import grid
 from caterva2.model.path import parse_path
 from caterva2.model.selection import Axis, Selection, select
-from caterva2.source import batch, plan
+from caterva2.source import batch
 from caterva2.source.slices import Reader
 from caterva2.testing.memory import FileSource
 
@@ -155,7 +156,7 @@ async def test_damaged_bytes_are_corrupt(small, executor):
 
 @pytest.mark.parametrize("pieces", [1, 3])
 async def test_large_cells_are_read_in_pieces(source_of, executor, monkeypatch, pieces):
-    monkeypatch.setattr(plan, "PIECE_BYTES", pieces * 4 * 3 * 5 * 4)
+    monkeypatch.setattr(grid, "PIECE_BYTES", pieces * 4 * 3 * 5 * 4)
     source = source_of(blosc2.asarray(TRUTH, chunks=(31, 23, 17), blocks=(4, 3, 5)))
     for key in ((), (slice(None, None, -3), 4), (slice(2, 29, 5), slice(1, None, 4), slice(None, None, 6))):
         assert np.array_equal(await read(source, executor, key), TRUTH[key])

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from caterva2.cache.batches import between, joined
 from caterva2.cache.earlier import Earlier
-from caterva2.cache.eviction import ORDINARY
+from caterva2.cache.eviction import FOLLOWED, ORDINARY
 from caterva2.cache.filling import Filling
 from caterva2.cache.flight import Flights
+from caterva2.cache.followup import FollowUps
 from caterva2.cache.fsck import Checked, check_version
 from caterva2.cache.here import Here
 from caterva2.cache.layout import Layout
+from caterva2.cache.slices import Slices
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
 from caterva2.errors import Caterva2Error, Changed, IntegrityError, NotFound
@@ -25,6 +27,8 @@ from caterva2.model.extents import Extent, Fixed
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.source.maker import SliceMaker
+from caterva2.source.planner import explained
 from caterva2.source.protocol import Source
 
 __all__ = ["CachedSource"]
@@ -34,6 +38,9 @@ STREAM_BATCH_BYTES = 4 * 1024 * 1024
 
 CATCH_UP_S = 1.0
 """How long to wait for news of a version that the origin has but we have not heard of yet, in seconds."""
+
+FOLLOW_UP_SHARE = 4
+"""Blocks of what was read as a slice are fetched if they take no more than this part of the quota."""
 
 _Key = tuple[Hashable, int]
 
@@ -65,11 +72,16 @@ class CachedSource:
     shared : bool
         Others read by ranges through it, also when the origin is gone: of each frame of which anything is
         kept the index is too, since that says what is at which offset.
+    maker : callable
+        Returns who makes slices of a dataset, where that is faster than fetching its blocks; None if there is
+        nobody.
 
     Attributes
     ----------
     here : Here
         What is here, for those who want no origin to be asked.
+    slices : Slices
+        What is not here and is best had as a slice.
     """
 
     def __init__(
@@ -84,6 +96,7 @@ class CachedSource:
         durable: bool = False,
         rank: Callable[[DatasetPath], int] = lambda _path: ORDINARY,
         shared: bool = False,
+        maker: Callable[[DatasetPath], SliceMaker | None] = lambda _path: None,
     ) -> None:
         self.stats = CacheStats()
         self._shared = shared
@@ -106,6 +119,17 @@ class CachedSource:
         self._pages: Flights[_Key, Page] = Flights()
         self._extents: Flights[_Key, bytes] = Flights()
         self._later: dict[_Key, asyncio.Task[None]] = {}
+        self._follow_ups = FollowUps(
+            self._store,
+            self,
+            lambda path: rank(path) >= FOLLOWED,
+            None if quota_bytes is None else quota_bytes // FOLLOW_UP_SHARE,
+            self._count_follow_up,
+        )
+        self.slices = Slices(self._store, maker, self._follow_ups, executor)
+
+    def _count_follow_up(self) -> None:
+        self.slices.stats.followed_up += 1
 
     async def open(self) -> None:
         """Open the directory. While it cannot be used, everything is passed through.
@@ -119,6 +143,8 @@ class CachedSource:
 
     async def close(self) -> None:
         """End the fetches under way and close all files. What is here stays."""
+        await self._follow_ups.close()
+        await self.slices.close()
         later = list(self._later.values())
         for task in later:
             task.cancel()
@@ -240,11 +266,21 @@ class CachedSource:
             if not missing:
                 return [piece for piece in pieces if piece is not None]
             self.stats.misses += len(missing)
-            got = await self._fetch_extents(head, version, missing)
+            got = await self._explained(head, version, missing)
         return [
             got[extent.number] if piece is None else piece
             for extent, piece in zip(extents, pieces, strict=True)
         ]
+
+    async def _explained(self, head: Head, version: Version, extents: Sequence[Extent]) -> dict[int, bytes]:
+        explanation = explained()
+        if explanation is None:
+            return await self._fetch_extents(head, version, extents)
+        began = time.perf_counter()
+        got = await self._fetch_extents(head, version, extents)
+        explanation.upstream_s += time.perf_counter() - began
+        explanation.upstream_bytes += sum(extent.size for extent in extents)
+        return got
 
     async def _fetch_extents(
         self, head: Head, version: Version, extents: Sequence[Extent]

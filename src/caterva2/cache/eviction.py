@@ -37,6 +37,10 @@ ORDINARY, FOLLOWED, PINNED = range(3)
 """Ranks of datasets: lower ones go first, pinned ones never."""
 
 
+LAST_TICK = 2**32 - 1
+"""Ticks are kept in 32 bits."""
+
+
 class Clock:
     """Counts reads, and notes in each version which of its extents was read at which count."""
 
@@ -50,7 +54,7 @@ class Clock:
         """
         if version.mirror is None:
             return True
-        if self._tick == np.iinfo(np.uint32).max:
+        if self._tick == LAST_TICK:
             self._tick = 0
             return False
         self._tick += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
-__all__ = ["force", "read_at", "write_at"]
+__all__ = ["force", "read_at", "read_now", "write_at"]
 
 _fdatasync = getattr(os, "fdatasync", os.fsync)
 
@@ -56,6 +57,33 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
             break
         data += more
     return data
+
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_CANNOT_TELL = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+
+def read_now(fd: int, size: int, offset: int) -> bytes | None:
+    """Return exactly `size` bytes, or None if the disk would have to be waited for, or the file is shorter.
+
+    Where the system or the file system cannot tell, it is waited for.
+
+    Raises
+    ------
+    OSError
+    """
+    if not _NOWAIT:
+        return read_at(fd, size, offset)
+    data = bytearray(size)
+    try:
+        got = os.preadv(fd, [data], offset, _NOWAIT)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno in _CANNOT_TELL:
+            return read_at(fd, size, offset)
+        raise
+    return bytes(data) if got == size else None
 
 
 def write_at(fd: int, data: bytes, offset: int) -> None:

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.cache.fileio import read_at, write_at
+from caterva2.cache.fileio import read_at, read_now, write_at
 from caterva2.cache.holes import punch
 from caterva2.cache.pool import ABSENT, PRESENT, VERIFIED, MirrorFiles, MirrorPool
 from caterva2.cache.spans import Spans, joined
@@ -40,6 +40,10 @@ MAX_EXTENTS = 1 << 31
 
 PAST_END_BYTES = 1 << 20
 """A hole at the end of a file goes on for so much, or its last block would not be inside of it as a whole."""
+
+
+RUN_BYTES = 1 << 20
+"""Extents side by side are read at once up to this many bytes: they are in memory twice, for a moment."""
 
 
 class Mirror:
@@ -83,6 +87,11 @@ class Mirror:
         with self._files.opened() as (_, _, states):
             return [extent for extent in extents if states[extent.number] != VERIFIED]
 
+    def absent(self, extents: Sequence[Extent]) -> list[Extent]:
+        """Return the extents that are absent."""
+        with self._files.opened() as (_, _, states):
+            return [extent for extent in extents if states[extent.number] == ABSENT]
+
     def numbers(self) -> npt.NDArray[np.int64]:
         """Return the numbers of the extents present, ascending."""
         with self._files.opened() as (_, _, states):
@@ -107,6 +116,9 @@ class Mirror:
         OSError
             If the files cannot be read.
         """
+        known = self._read_known(extents, read_at)
+        if known is not None:
+            return known, [], 0
         pieces: list[bytes | None] = []
         rejected: list[Extent] = []
         verified = 0
@@ -125,6 +137,45 @@ class Mirror:
                         rejected.append(extent)
                 pieces.append(piece)
         return pieces, rejected, verified
+
+    def read_now(self, extents: Sequence[Extent]) -> list[bytes | None] | None:
+        """Return the bytes of the extents that are present, without waiting for the disk.
+
+        Returns
+        -------
+        list of bytes or None, or None
+            As the pieces of `read`. None if the disk had to be waited for, or a digest to be checked.
+
+        Raises
+        ------
+        OSError
+            If the files cannot be read.
+        """
+        return self._read_known(extents, read_now) if self._files.are_open else None
+
+    def _read_known(
+        self, extents: Sequence[Extent], read: Callable[[int, int, int], bytes | None]
+    ) -> list[bytes | None] | None:
+        """Read what is known to be right or absent, extents that lie side by side at once; else None."""
+        pieces: list[bytes | None] = []
+        with self._files.opened() as (data_fd, _, states):
+            evictions = self._evictions  # before the states: see `evict`
+            found = [states[extent.number] for extent in extents]
+            if PRESENT in found:
+                return None
+            for first, stop in _runs(extents, found):
+                if found[first] == ABSENT:
+                    pieces.append(None)
+                    continue
+                begin = extents[first].offset
+                data = read(data_fd, extents[stop - 1].stop - begin, begin)
+                if data is None or len(data) != extents[stop - 1].stop - begin:
+                    return None
+                if stop == first + 1:
+                    pieces.append(data)
+                else:
+                    pieces += [data[one.offset - begin : one.stop - begin] for one in extents[first:stop]]
+            return pieces if self._evictions == evictions else None
 
     def check(self, extents: Sequence[Extent]) -> tuple[list[bytes | None], list[Extent], int]:
         """Do what `read` does, and trust no check that was made before.
@@ -272,3 +323,19 @@ class Mirror:
     def remove(self) -> None:
         """Delete the files; later use raises `FileNotFoundError`."""
         self._files.remove()
+
+
+def _runs(extents: Sequence[Extent], states: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and stop of runs of extents that are present and lie side by side; absent ones alone."""
+    first = 0
+    while first < len(extents):
+        stop = first + 1
+        while (
+            stop < len(extents)
+            and states[first] != ABSENT != states[stop]
+            and extents[stop].offset == extents[stop - 1].stop
+            and extents[stop].stop - extents[first].offset <= RUN_BYTES
+        ):
+            stop += 1
+        yield first, stop
+        first = stop

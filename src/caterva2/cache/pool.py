@@ -63,6 +63,11 @@ class MirrorFiles:
         self._removed = False
 
     @property
+    def are_open(self) -> bool:
+        """Whether they can be used without opening them first."""
+        return self._fds is not None
+
+    @property
     def data_file(self) -> Path:
         """Where the bytes are."""
         return self._pool.directory / (self.name + DATA_SUFFIX)

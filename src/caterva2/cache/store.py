@@ -33,7 +33,7 @@ from caterva2.model.path import DatasetPath
 __all__ = ["Store"]
 
 INLINE_BYTES = 256 * 1024
-"""So much is read at once on the loop: handing it to a thread would take longer."""
+"""So much is read at once on the loop, in bytes, if the system has it in memory: a thread would take longer."""
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,9 @@ class Store:
             return [None] * len(extents)
         try:
             if sum(extent.size for extent in extents) <= INLINE_BYTES:
-                return await self._judged(version, *mirror.read(extents))
+                pieces = mirror.read_now(extents)
+                if pieces is not None:
+                    return pieces
             return await self._disk.whole(self._read(version, mirror, extents))
         except OSError as error:
             self._disk.health.failed(error)
@@ -250,6 +252,13 @@ class Store:
         if version.mirror is not None and version.cached_bytes:
             with self._disk.health.guard():
                 return version.mirror.unverified(extents)
+        return list(extents)
+
+    def absent(self, version: Version, extents: Sequence[Extent]) -> list[Extent]:
+        """Return the extents that are absent."""
+        if version.mirror is not None and version.cached_bytes:
+            with self._disk.health.guard():
+                return version.mirror.absent(extents)
         return list(extents)
 
     async def numbers(self, version: Version) -> npt.NDArray[np.int64]:

@@ -6,12 +6,16 @@ import ast
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from caterva2.client import npy, protocol
+from caterva2.client.blocks import BLOCKS, Decoders, Layout, read_blocks
 from caterva2.client.dataset import Dataset
-from caterva2.client.protocol import PART_BYTES
+from caterva2.client.transport import Body
 from caterva2.errors import InvalidSelection, TooLarge, Unsupported
+from caterva2.model.grid import ChunkGrid
 from caterva2.model.parts import Part, cut
 from caterva2.model.selection import Selection, select
 
@@ -21,8 +25,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Array"]
 
-PARALLEL = 2
-"""How many parts of a large read are under way at once."""
+PART_BYTES = 16 * 1024 * 1024
+"""What is larger, decoded, is read in parts of about this size, in bytes."""
+
+PARALLEL = 3
+"""How many parts of a large read are under way at once, each on a connection of its own."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A read of one version: where its elements go, and whether they may come as blocks."""
+
+    info: Mapping[str, Any]
+    target: npt.NDArray[Any]
+    blocks: bool
+
+    @property
+    def accept(self) -> str:
+        return f"{BLOCKS}, {protocol.NPY};q=0.5" if self.blocks else protocol.NPY
+
+    @cached_property
+    def layout(self) -> Layout:
+        shape, chunks, blocks = (tuple(self.info[name]) for name in ("shape", "chunks", "blocks"))
+        return Layout(ChunkGrid(shape, chunks, blocks), self.target.dtype)
 
 
 class Array(Dataset):
@@ -128,34 +153,47 @@ class Array(Dataset):
         import numpy as np
 
         target = np.empty(selection.counts, _dtype(info))
+        reading = _Reading(info, target, blocks=self._transport.decoders.wanted(target.nbytes))
         try:
-            self._read_parts(selection, info, target, PART_BYTES)
+            self._read_parts(selection, reading, PART_BYTES)
         except TooLarge as error:  # the service makes smaller answers than ours
             if not target.itemsize <= error.limit_bytes < PART_BYTES:
                 raise
-            self._read_parts(selection, info, target, error.limit_bytes)
+            self._read_parts(selection, reading, error.limit_bytes)
         order = tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)
         return target[order].reshape(selection.shape)
 
-    def _read_parts(
-        self, selection: Selection, info: Mapping[str, Any], target: npt.NDArray[Any], part_bytes: int
-    ) -> None:
-        parts = cut(selection, tuple(info["chunks"]), target.itemsize, part_bytes)
+    def _read_parts(self, selection: Selection, reading: _Reading, part_bytes: int) -> None:
+        parts = cut(selection, tuple(reading.info["chunks"]), reading.target.itemsize, part_bytes)
         if len(parts) <= 1:
             for part in parts:
-                self._read_part(part, info, target)
+                self._read_part(part, reading, self._transport.decoders)
             return
         executor = ThreadPoolExecutor(PARALLEL, "caterva2-read")
         try:
-            for done in [executor.submit(self._read_part, part, info, target) for part in parts]:
+            for done in [executor.submit(self._read_part, part, reading, None) for part in parts]:
                 done.result()
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _read_part(self, part: Part, info: Mapping[str, Any], target: npt.NDArray[Any]) -> None:
-        request = protocol.ask_selection(self.path, part.selection, info["etag"])
+    def _read_part(self, part: Part, reading: _Reading, decoders: Decoders | None) -> None:
+        """Read a part, decoded with the help of others or by this thread alone."""
+        info, selection = reading.info, part.selection
         where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
-        self._ask(request, info, lambda body: npy.read_into(body, target[where]))
+        target = reading.target[where]
+
+        def read(body: Body) -> None:
+            if body.headers.get("Content-Type") == BLOCKS:
+                read_blocks(body, reading.layout, selection, target, decoders)
+            else:
+                npy.read_into(body, target)
+
+        try:
+            self._ask(protocol.ask_selection(self.path, selection, info["etag"], reading.accept), info, read)
+        except Unsupported:
+            if not reading.blocks:
+                raise
+            self._ask(protocol.ask_selection(self.path, selection, info["etag"]), info, read)
 
     def _points(self, parts: tuple[Any, ...], info: Mapping[str, Any]) -> npt.NDArray[Any]:
         complete = _without_ellipsis(parts, len(info["shape"]))

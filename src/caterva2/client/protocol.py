@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -108,6 +109,7 @@ class Reply:
 # -- requests --------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def _quoted(path: str) -> str:
     return quote(str(parse_path(path)), safe="/")
 
@@ -226,15 +228,15 @@ def ask_events(pattern: str, last_id: str | None) -> Request:
     return Request("GET", f"/api/events?{urlencode({'pattern': check_pattern(pattern)})}", headers)
 
 
-def ask_selection(path: str, selection: Selection, etag: str | None) -> Request:
-    """Ask for a part of an array as ``.npy``.
+def ask_selection(path: str, selection: Selection, etag: str | None, accept: str = NPY) -> Request:
+    """Ask for a part of an array, by default as ``.npy``.
 
     Raises
     ------
     InvalidPath
     """
-    query = urlencode({"slice_": str(selection).replace(" ", "")}, safe=":,") if selection.axes else ""
-    return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": NPY}, query))
+    query = f"slice_={','.join(map(str, selection.axes))}" if selection.axes else ""
+    return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": accept}, query))
 
 
 def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:

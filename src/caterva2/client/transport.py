@@ -1,34 +1,27 @@
-"""Sending requests: urllib3, with our errors.
-
-urllib3 was chosen by measurement (``docs/design/002-libraries.md``): an answer of 4 KB costs two thirds of
-what it costs with httpx2. Connections are pooled and shared by threads.
-"""
+"""Sending requests and reading answers, with our errors. Connections are kept, and shared by threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import quote, urlsplit
 
-import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
-from urllib3.exceptions import TimeoutError as TimedOut
-from urllib3.response import BaseHTTPResponse
-
+from caterva2.client.blocks import Decoders
 from caterva2.client.protocol import Reply, Request, error_of
+from caterva2.client.wire import Answer, NotConnected, Wire
 from caterva2.config import Token
-from caterva2.errors import Unavailable
+from caterva2.errors import Caterva2Error, Unavailable
 
 __all__ = ["Body", "Transport"]
-
-CONNECTIONS = 16
-"""Idle connections that are kept."""
 
 CONNECT_S = 5.0
 """How long a connection may take, in seconds, where the time-out is not shorter."""
 
 PIECE_BYTES = 256 * 1024
 """How much is read at once: from here on larger pieces gain nothing."""
+
+_NOT_IN_A_LINE = re.compile(r"[\r\n\0]")
 
 
 class Body:
@@ -43,14 +36,16 @@ class Body:
         Case-insensitive.
     """
 
-    def __init__(self, response: BaseHTTPResponse, url: str) -> None:
-        self._response = response
+    def __init__(self, answer: Answer, url: str) -> None:
+        self._answer = answer
         self.url = url
-        self.status = response.status
-        self.headers = response.headers
+        self.status = answer.status
+        self.headers: Mapping[str, str] = answer.headers
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, fewer only at the end; all that is left by default.
+
+        What came before the connection broke is returned first.
 
         Raises
         ------
@@ -58,8 +53,8 @@ class Body:
             If the connection broke.
         """
         try:
-            return self._response.read(None if size < 0 else size)
-        except HTTPError as error:
+            return self._answer.read(None if size < 0 else size)
+        except OSError as error:
             raise broken(self.url, error) from error
 
     def read_exactly(self, size: int) -> bytes:
@@ -70,8 +65,9 @@ class Body:
         Unavailable
             If the body ends before.
         """
-        data = self.read(size) if size else b""
+        data = self.read(size)
         if len(data) != size:
+            self.read(1)  # says why, where that is known
             raise BrokenOff(f"{self.url} broke the answer off; try again")
         return data
 
@@ -83,11 +79,12 @@ class Body:
         Unavailable
             If the body ends before the buffer is full.
         """
-        position = 0
-        while position < len(target):
-            size = min(PIECE_BYTES, len(target) - position)
-            target[position : position + size] = self.read_exactly(size)
-            position += size
+        try:
+            count = self._answer.read_into(target)
+        except OSError as error:
+            raise broken(self.url, error) from error
+        if count != len(target):
+            raise BrokenOff(f"{self.url} broke the answer off; try again")
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what comes, as soon as it comes.
@@ -98,15 +95,14 @@ class Body:
             If the connection broke.
         """
         try:
-            while data := self._response.read1(PIECE_BYTES):
+            while data := self._answer.some(PIECE_BYTES):
                 yield data
-        except HTTPError as error:
+        except OSError as error:
             raise broken(self.url, error) from error
 
     def stop(self) -> None:
         """End the reading of another thread: it sees the end of the body, or a broken connection."""
-        with suppress(ValueError, RuntimeError, OSError):  # raised where it has ended already
-            self._response.shutdown()
+        self._answer.stop()
 
 
 class Transport:
@@ -120,22 +116,27 @@ class Transport:
         Sent with each request.
     timeout_s : float
         How long the other side may stay silent, in seconds.
+
+    Attributes
+    ----------
+    decoders : Decoders
+        The threads that decode what comes.
     """
 
     def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
         self.url = url
         self.timeout_s = timeout_s
-        parsed = urllib3.util.parse_url(url)
-        self._prefix = parsed.path or ""
-        self._manager = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
-        self._pool = self._manager.connection_from_url(url)
-        self._headers = {"Accept": "application/json", "User-Agent": "caterva2"}
+        self.decoders = Decoders()
+        self._wire = Wire(url)
+        self._prefix = quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~")
+        self._headers = {"Host": self._wire.host, "Accept": "application/json", "User-Agent": "caterva2"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
-        self._manager.clear()
+        """Close the connections, and end the threads, that are not in use."""
+        self._wire.close()
+        self.decoders.close()
 
     def call(self, request: Request) -> Reply:
         """Send a request and return its answer, which is not an error.
@@ -167,58 +168,52 @@ class Transport:
         Unavailable
             If nobody answers.
         """
-        response = self._send(request, silence_s or self.timeout_s)
+        answer = self._send(request, silence_s or self.timeout_s)
         try:
-            body = Body(response, self.url)
-            if response.status >= 300:
-                raise error_of(Reply(response.status, response.headers, body.read()), self.url)
+            body = Body(answer, self.url)
+            if answer.status >= 300:
+                raise error_of(Reply(answer.status, answer.headers, body.read()), self.url)
             yield body
         finally:
-            if not response.closed:
-                response.close()  # what is left of the body would be taken for the next answer
-            response.release_conn()
+            self._wire.release(answer)
 
-    def _send(self, request: Request, silence_s: float) -> BaseHTTPResponse:
+    def _send(self, request: Request, silence_s: float) -> Answer:
+        message, connect_s = self._message(request), min(CONNECT_S, silence_s)
         try:
-            return self._send_once(request, silence_s)
-        except ProtocolError as error:
+            return self._wire.send(message, connect_s, silence_s)
+        except (TimeoutError, NotConnected) as error:
+            raise broken(self.url, error) from error
+        except OSError as error:
             # The server may close a connection at the moment when it is used again
             if not request.idempotent:
                 raise broken(self.url, error) from error
-        except HTTPError as error:
-            raise broken(self.url, error) from error
         try:
-            return self._send_once(request, silence_s)
-        except HTTPError as error:
+            return self._wire.send(message, connect_s, silence_s)
+        except OSError as error:
             raise broken(self.url, error) from error
 
-    def _send_once(self, request: Request, silence_s: float) -> BaseHTTPResponse:
-        options: dict[str, Any] = {"preload_content": False, "decode_content": False, "redirect": False}
-        return self._pool.urlopen(
-            request.method,
-            self._prefix + request.target,
-            body=request.body,
-            headers={**self._headers, **request.headers},
-            retries=False,
-            timeout=urllib3.Timeout(connect=min(CONNECT_S, silence_s), read=silence_s),
-            **options,
-        )
+    def _message(self, request: Request) -> bytes:
+        headers = {**self._headers, **request.headers}
+        if request.body is not None or request.method != "GET":
+            headers["Content-Length"] = str(len(request.body or b""))
+        lines = [
+            f"{request.method} {self._prefix}{request.target} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        if any(map(_NOT_IN_A_LINE.search, lines)):
+            raise Caterva2Error(f"{request.target!r} cannot be asked for: a header would take several lines")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + (request.body or b"")
 
 
 class BrokenOff(Unavailable):
     """The connection broke while an answer was on its way; it could not say why."""
 
 
-def broken(url: str, error: HTTPError) -> Unavailable:
+def broken(url: str, error: OSError) -> Unavailable:
     """Return a failure of the connection as an error that says what to do."""
-    if isinstance(error, TimedOut) and not isinstance(error, NewConnectionError):
+    if isinstance(error, NotConnected):
+        why = str(error.strerror).lower()
+        return Unavailable(f"cannot reach the subscriber at {url}: {why}; is it running? (cat2 subscriber)")
+    if isinstance(error, TimeoutError):
         return Unavailable(f"{url} does not answer in time; try again, or allow it more with timeout_s")
-    if isinstance(error, NewConnectionError):
-        reason = error.__cause__ or error
-        text = getattr(reason, "strerror", None) or str(reason)
-        return Unavailable(
-            f"cannot reach the subscriber at {url}: {text.lower()}; is it running? (cat2 subscriber)"
-        )
-    if isinstance(error, ProtocolError):
-        return BrokenOff(f"the connection to {url} broke; try again")
-    return Unavailable(f"cannot reach the subscriber at {url}: {error}; is it running? (cat2 subscriber)")
+    return BrokenOff(f"the connection to {url} broke; try again")

@@ -37,8 +37,14 @@ __all__ = [
     "cell_extents",
     "decode_blocks",
     "decode_cell",
+    "decode_stored",
+    "decode_whole",
+    "decompress",
+    "decompress_into",
     "dtype_of",
     "grid_of",
+    "is_plain",
+    "place_cell",
     "stored_special",
     "typesize_of",
 ]
@@ -129,8 +135,12 @@ def decode_cell(head: Head, page: Page, cell: Cell, parts: Sequence[bytes], out:
     Unsupported
         If a codec or filter is not available here; the message names it.
     """
+    place_cell(head, cell, decode_stored(head, page, cell.nchunk, cell.blocks, parts), out)
+
+
+def place_cell(head: Head, cell: Cell, found: memoryview | bytes, out: Array) -> None:
+    """Write what `decode_stored` gave for the blocks of a cell where it belongs, as `decode_cell` does."""
     geometry = geometry_of(head)
-    found = _decode(head, page, cell.nchunk, cell.blocks, parts)
     if isinstance(found, bytes):
         out[cell.target] = _element(found, geometry.dtype)
     else:
@@ -164,7 +174,7 @@ def decode_blocks(
     """
     geometry = geometry_of(head)
     shape = (len(blocks), *geometry.grid.blocks)
-    found = _decode(head, page, nchunk, blocks, parts)
+    found = decode_stored(head, page, nchunk, blocks, parts)
     if isinstance(found, bytes):
         return np.broadcast_to(_element(found, geometry.dtype), shape)
     nbytes = len(blocks) * geometry.blocksize
@@ -173,10 +183,21 @@ def decode_blocks(
     return np.frombuffer(found, dtype=geometry.dtype).reshape(shape)
 
 
-def _decode(
+def decode_stored(
     head: Head, page: Page, nchunk: int, blocks: Sequence[int], parts: Sequence[bytes]
 ) -> memoryview | bytes:
-    """Return the elements of the blocks as a memoryview, or the one value they all have as bytes."""
+    """Decode some blocks of a chunk, as for `decode_blocks`. Blocking.
+
+    Returns
+    -------
+    memoryview or bytes
+        The blocks one after the other as a memoryview, or the one value that all their elements have as bytes.
+
+    Raises
+    ------
+    Corrupt, Unsupported
+        As for `decode_cell`.
+    """
     geometry = geometry_of(head)
     kind = page.kind(nchunk)
     if kind > ChunkKind.BLOCKS:
@@ -194,7 +215,7 @@ def _decode(
     try:
         if kind == ChunkKind.BLOCKS:
             return _decode_parts(geometry, header, blocks, parts)
-        return _decode_whole(geometry, header, blocks, data)
+        return decode_whole(geometry, header, blocks, data)
     except (ValueError, RuntimeError) as error:
         if isinstance(error, Corrupt | Unsupported):
             raise
@@ -218,19 +239,37 @@ def _decode_parts(
         needed = _needed(geometry, blocks)
     else:
         needed, payloads = blocks, [payloads[n] for n in blocks]
-    raw = _decompress(compact_chunk(header, preamble, needed, payloads))
+    raw = decompress(compact_chunk(header, preamble, needed, payloads))
     return raw[header.blocksize :] if len(needed) > len(blocks) else raw
 
 
-def _decode_whole(geometry: Geometry, header: ChunkHeader, blocks: Sequence[int], data: bytes) -> memoryview:
-    """Decode blocks of a chunk that is one extent."""
+def decode_whole(
+    geometry: Geometry, header: ChunkHeader, blocks: Sequence[int], data: bytes | memoryview
+) -> memoryview:
+    """Decode blocks of a chunk of which all is here. Blocking.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    header : ChunkHeader
+        Of the chunk.
+    blocks : sequence of int
+        Numbers of the blocks, ascending.
+    data : bytes
+        The chunk.
+
+    Raises
+    ------
+    Corrupt, Unsupported, ValueError, RuntimeError
+        If it cannot be decoded.
+    """
     if len(data) < header.cbytes:
         raise Corrupt(f"a chunk of {header.cbytes:,} bytes is cut to {len(data):,}")
-    if not header.memcpyed and not _is_plain(header):
+    if not header.memcpyed and not is_plain(header):
         return _pick(geometry, header, blocks, _decode_in_frame(geometry, header, data))
     starts = block_starts(header, data) if header.has_blocks else None
     if len(blocks) == header.nblocks or starts is None or header.blocksize != geometry.blocksize:
-        return _pick(geometry, header, blocks, _decompress(data))
+        return _pick(geometry, header, blocks, decompress(data))
     delta = 3 in header.filters and not header.memcpyed and blocks[0] != 0
     needed = (0, *blocks) if delta else blocks
     view, order = memoryview(data), np.sort(starts)
@@ -238,12 +277,12 @@ def _decode_whole(geometry: Geometry, header: ChunkHeader, blocks: Sequence[int]
     payloads = [view[starts[n] : stop] for n, stop in zip(needed, stops.tolist(), strict=True)]
     if header.memcpyed:
         payloads = [view[starts[n] : starts[n] + header.block_nbytes(n)] for n in needed]
-    raw = _decompress(compact_chunk(header, view[: int(order[0])], needed, payloads))
+    raw = decompress(compact_chunk(header, view[: int(order[0])], needed, payloads))
     return raw[header.blocksize :] if delta else raw
 
 
-def _is_plain(header: ChunkHeader) -> bool:
-    """Return whether Blosc2 needs no more than the chunk to decode it."""
+def is_plain(header: ChunkHeader) -> bool:
+    """Return whether Blosc2 needs no more than a chunk, which is not a copy of the data, to decode it."""
     return header.codec_format in _STANDARD_FORMATS and all(
         number <= 4 or number == 36 or (number == 35 and meta)
         for number, meta in zip(header.filters, header.filters_meta, strict=True)
@@ -260,9 +299,20 @@ def _pick(geometry: Geometry, header: ChunkHeader, blocks: Sequence[int], raw: m
     return memoryview(b"".join([raw[n * size : (n + 1) * size] for n in blocks]))
 
 
-def _decompress(chunk: bytes) -> memoryview:
-    # The header is one that was checked: decompress2 takes its word for the size of the result
+def decompress(chunk: bytes | memoryview) -> memoryview:
+    """Return what is in a chunk whose header was checked: that is taken at its word for the size."""
     return memoryview(_blosc2().decompress2(chunk, nthreads=1))
+
+
+def decompress_into(chunk: bytes | memoryview, target: Array) -> None:
+    """Decompress a chunk, whose header was checked, into memory of just that size.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If it cannot be decompressed.
+    """
+    _blosc2().decompress2(chunk, dst=target, nthreads=1)
 
 
 # -- runs of one value -----------------------------------------------------------------------------
@@ -326,9 +376,9 @@ def stored_special(head: Head, page: Page, nchunk: int) -> bytes:
 # -- codecs and filters that need the frame --------------------------------------------------------
 
 
-def _decode_in_frame(geometry: Geometry, header: ChunkHeader, chunk: bytes) -> memoryview:
+def _decode_in_frame(geometry: Geometry, header: ChunkHeader, chunk: bytes | memoryview) -> memoryview:
     """Decode a chunk within a frame of its own, which has the metadata of the one it comes from."""
-    frame = _one_chunk_frame(geometry, header, chunk[: header.cbytes])
+    frame = _one_chunk_frame(geometry, header, bytes(chunk[: header.cbytes]))
     blosc2 = _blosc2()
     try:
         raw = blosc2.schunk_from_cframe(frame, copy=True).decompress_chunk(0)

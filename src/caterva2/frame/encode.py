@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ def npy_parts(array: Array) -> tuple[bytes, memoryview]:
     return header, contiguous.reshape(-1).view(np.uint8).data
 
 
+@lru_cache(maxsize=1024)
 def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """Return what comes before the data of a ``.npy`` file, in C order (format 1.0 of `numpy.lib.format`)."""
     header = io.BytesIO()

@@ -57,6 +57,8 @@ def named_version(query: QueryParams) -> str | None:
 
 def not_modified(headers: Headers, etag: str) -> bool:
     """Return whether ``If-None-Match`` names the version (weak comparison, as for GET)."""
+    if "if-none-match" not in headers:
+        return False
     named = [text.removeprefix("W/") for text in _elements(headers, "if-none-match")]
     return "*" in named or f'"{etag}"' in named
 

@@ -18,6 +18,7 @@ from caterva2.http.dataset import DataService, headers_of, here_of, lasting_head
 from caterva2.http.slices import fetch, query_of
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
+from caterva2.source.planner import explaining
 
 __all__ = ["MANIFEST_TYPE", "data_routes", "encode_pages", "parse_known", "parse_page_numbers"]
 
@@ -77,10 +78,12 @@ def data_routes(service: DataService) -> list[Route]:
 
     async def part(request: Request) -> Response:
         query = await query_of(request)  # once: the body is gone when another version is tried
-        request.scope["caterva2.route"] = "/api/fetch/"
-        return await on_version(
-            service, request, "/api/fetch/", lambda head: fetch(service, request, head, query)
-        )
+        with explaining() as explanation:
+            response = await on_version(
+                service, request, "/api/fetch/", lambda head: fetch(service, request, head, query)
+            )
+        response.headers["Server-Timing"] = explanation.server_timing()
+        return response
 
     async def chunk(request: Request, head: Head) -> Response:
         if head.kind == "file":
@@ -106,7 +109,6 @@ def data_routes(service: DataService) -> list[Route]:
 
 def _route(service: DataService, prefix: str, answer: Answer) -> Route:
     async def endpoint(request: Request) -> Response:
-        request.scope["caterva2.route"] = prefix
         return await on_version(service, request, prefix, lambda head: answer(request, head))
 
     return Route(f"{prefix}{{path:path}}", endpoint, methods=["GET"])

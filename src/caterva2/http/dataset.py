@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -110,6 +111,8 @@ def here_of(service: DataService, request: Request) -> Here | None:
     Here or None
         None if `DataService.source` is to answer.
     """
+    if "cache-control" not in request.headers:
+        return None
     directives = ",".join(request.headers.getlist("cache-control")).lower().split(",")
     return service.here if "only-if-cached" in map(str.strip, directives) else None
 
@@ -201,11 +204,16 @@ def headers_of(service: DataService, head: Head) -> dict[str, str]:
     """Return the headers that describe a version: its name, order, time and freshness."""
     return {
         "ETag": f'"{head.etag}"',
-        "Last-Modified": formatdate(head.mtime_ns / 1e9, usegmt=True),
+        "Last-Modified": _http_date(head.mtime_ns),
         "Cache-Control": "private, no-cache",
         "X-Caterva2-Generation": str(head.generation),
         **freshness_headers(service.catalogue.root(head.path.root).freshness),
     }
+
+
+@lru_cache(maxsize=4096)
+def _http_date(mtime_ns: int) -> str:
+    return formatdate(mtime_ns / 1e9, usegmt=True)
 
 
 def lasting_headers(service: DataService, request: Request, head: Head) -> dict[str, str]:

@@ -18,6 +18,7 @@ from caterva2.http.lag import LoopLag
 from caterva2.http.server import Server
 from caterva2.model.catalogue import Catalogue, Entry, Event, EventKind
 from caterva2.source.budget import Budget
+from caterva2.source.decoded import Decoded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -63,6 +64,7 @@ class Metrics:
             registry=self._registry,
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
         )
+        self._of_answers: dict[tuple[str, str, int], tuple[Counter, Counter, Histogram]] = {}
 
     def watch_loop(self, server: Server, streams: EventStreams) -> LoopLag:
         """Return what measures, while it is entered, how late the event loop of a server is."""
@@ -70,6 +72,20 @@ class Metrics:
         what = "Most seconds that the event loop was late, in the last minute or so"
         self.add_bound("loop_lag_max_seconds", what, lambda: lag.longest_s)
         return lag
+
+    def answered(self, method: str, route: str, status: int, sent_bytes: int, seconds: float) -> None:
+        """Count a request; a status of 0 is none."""
+        found = self._of_answers.get((method, route, status))
+        if found is None:  # finding the children of a metric takes longer than counting
+            found = self._of_answers[method, route, status] = (
+                self.requests.labels(method, route, str(status) if status else "none"),
+                self.sent.labels(route),
+                self.seconds.labels(route),
+            )
+        requests, sent, took = found
+        requests.inc()
+        sent.inc(sent_bytes)
+        took.observe(seconds)
 
     def add_stats(self, part: str, stats: DataclassInstance) -> None:
         """Export the numbers of a dataclass, read when asked: ``caterva2_<service>_<part>_<field>``."""
@@ -100,6 +116,12 @@ class Metrics:
         self.add_stats("answers", budget.stats)
         what = "Memory of large answers being made or sent, in bytes"
         self.add_bound("answers_bytes", what, lambda: budget.granted_bytes, budget.limit_bytes)
+
+    def add_decoded(self, decoded: Decoded) -> None:
+        """Export what decoded blocks take that are kept."""
+        self.add_stats("decoded", decoded.stats)
+        what = "Memory of decoded blocks that are kept, in bytes"
+        self.add_bound("decoded_bytes", what, lambda: decoded.stats.cached_bytes, decoded.limit_bytes)
 
     def add_catalogue(self, catalogue: Catalogue) -> None:
         """Export the size of a catalogue, and count its events."""
@@ -205,9 +227,7 @@ class MetricsMiddleware:
         finally:
             route = _route_of(scope)
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.requests.labels(method, route, str(status) if status else "none").inc()
-            self._metrics.sent.labels(route).inc(sent)
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            self._metrics.answered(method, route, status, sent, time.perf_counter() - began)
 
 
 def _route_of(scope: Scope) -> str:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from caterva2 import errors
 
-__all__ = ["MEDIA_TYPE", "PREFIX", "STATUS", "install", "problem", "response_of", "unexpected"]
+__all__ = ["MEDIA_TYPE", "PREFIX", "STATUS", "expected", "install", "problem", "response_of", "unexpected"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -83,6 +83,14 @@ def response_of(error: errors.Caterva2Error) -> Response:
     return problem(status, error.slug, str(error), headers=headers, **members)
 
 
+def expected(error: errors.Caterva2Error) -> Response:
+    """Do as `response_of`, but raise an error that nobody expected: see `caterva2.http.failures`."""
+    response = response_of(error)
+    if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error
+    return response
+
+
 def unexpected() -> Response:
     """Return the problem of an error that the client can do nothing about; it says nothing of the inside."""
     detail = "an unexpected error happened; it is in the log of the service"
@@ -103,10 +111,7 @@ def install(app: FastAPI) -> None:
 
     async def known(_: Request, error: Exception) -> Response:
         assert isinstance(error, errors.Caterva2Error)
-        response = response_of(error)
-        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise error  # as any other that nobody expected: see `caterva2.http.failures`
-        return response
+        return expected(error)
 
     async def of_framework(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

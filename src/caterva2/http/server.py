@@ -64,6 +64,7 @@ class Server:
                 log_level="critical",  # what goes wrong is logged by the app
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # nothing asks who a client is
                 timeout_keep_alive=KEEP_ALIVE_S,
                 backlog=BACKLOG,
             )

@@ -19,10 +19,12 @@ from caterva2.errors import BadRequest, InvalidSelection
 from caterva2.frame.decode import dtype_of, typesize_of
 from caterva2.frame.encode import CframeFile, cframe_of_array, cframe_of_items, npy_header, npy_parts
 from caterva2.frame.geometry import geometry_of
+from caterva2.http.blocks import stored_blocks
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import DataService, lasting_headers
-from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, slice_form
+from caterva2.http.made import made_chunk
+from caterva2.http.negotiation import MEDIA_TYPES, SliceForm, prefers_blocks, slice_form
 from caterva2.http.spool import Spool
 from caterva2.model.manifest import Head
 from caterva2.model.parts import answer_chunks, cut_answer
@@ -31,6 +33,9 @@ from caterva2.model.selection import Axis, Selection, parse_selection
 __all__ = ["Query", "fetch", "query_of"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
+
+INLINE_BYTES = 256 * 1024
+"""So much is copied at once on the loop, in bytes: a thread takes longer to begin."""
 
 BODY_PIECE_BYTES = 1 << 20
 """Larger answers are written in pieces of this size, in bytes."""
@@ -42,7 +47,7 @@ PART_BYTES = 4 * 1024 * 1024
 """Large frames are made in parts of this size, in bytes, decoded."""
 
 
-VARY = "Accept, Range"
+VARY = "Accept, Range, Want-Content-Digest"
 """What the answer depends on beside the URL: with a range, it is another one, not a part of the same."""
 
 
@@ -65,6 +70,11 @@ class Query(BaseModel):
     slice_: Annotated[str | None, Field(max_length=1 << 20)] = None
     indices: str | list[Any] | None = None
     field: Annotated[str | None, Field(max_length=1024)] = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part is asked for."""
+        return self.slice_ is None and self.indices is None and self.field is None
 
 
 async def query_of(request: Request) -> Query:
@@ -93,7 +103,7 @@ async def fetch(service: DataService, request: Request, head: Head, query: Query
     InvalidSelection, InvalidRange, TooLarge, Unsupported, Changed, Unavailable, IntegrityError, Corrupt
     """
     ranged = request.method == "GET" and "range" in request.headers
-    if query == Query() and (ranged or head.kind == "file"):
+    if query.is_empty and (ranged or head.kind == "file"):
         response = await stored_bytes(service, request, head)
         response.headers["Vary"] = VARY
         return response
@@ -116,8 +126,11 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     field = _check_field(head, query.field)
     shape = head.shape
     assert shape is not None
-    form = slice_form(request.headers.get("accept"))
+    accept = request.headers.get("accept")
+    form = slice_form(accept)
     headers = _headers(service, request, head)
+    if form == "chunk" and (field is not None or query.indices is not None):
+        raise BadRequest("a chunk is made of a slice of all fields")
     if query.indices is not None:
         if query.slice_:
             raise BadRequest("give either slice_ or indices")
@@ -126,6 +139,11 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     selection = parse_selection(query.slice_, shape)
     nbytes = selection.size * dtype_of(head).itemsize
     service.reader.check(nbytes)
+    if form == "chunk":
+        return await made_chunk(service, request, head, selection, headers)
+    blocks = field is None and nbytes and prefers_blocks(accept)
+    if blocks and (response := await stored_blocks(service, head, selection, headers)):
+        return response
     if nbytes <= LARGE_BYTES:
         return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)
@@ -154,8 +172,11 @@ async def _made(array: Array, field: str | None, form: SliceForm, headers: dict[
         array = array[field]
     if form == "raw":
         headers |= _raw_headers(array.shape, array.dtype)
-    # even a copy to C order would keep all others waiting, here
-    return await _bytes_response(headers, MEDIA_TYPES[form], *await run_in_threadpool(_encode, array, form))
+    if form != "cframe" and array.nbytes <= INLINE_BYTES:
+        parts = _encode(array, form)
+    else:  # even a copy to C order would keep all others waiting, here
+        parts = await run_in_threadpool(_encode, array, form)
+    return await _bytes_response(headers, MEDIA_TYPES[form], *parts)
 
 
 async def _in_slabs(
@@ -170,8 +191,7 @@ async def _in_slabs(
         lead = npy_header(selection.shape, dtype)
 
     async def body() -> AsyncGenerator[bytes]:
-        if lead:
-            yield lead
+        begun = lead  # with the first piece: what fails before that fails with a status
         async with aclosing(service.reader.slabs(head, selection)) as parts:
             async for part in parts:
                 sent, size = 0, part.size * dtype.itemsize
@@ -179,7 +199,8 @@ async def _in_slabs(
                     async with service.reader.slab(head, part, wanted.field) as slab:
                         while piece := slab.copy(sent, sent + BODY_PIECE_BYTES):
                             sent += len(piece)
-                            yield piece
+                            yield begun + piece
+                            begun = b""
 
     nbytes = len(lead) + selection.size * dtype.itemsize
     return await piecewise(body(), nbytes, headers, MEDIA_TYPES[form])

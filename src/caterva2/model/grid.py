@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from caterva2.model.selection import Axis, Selection
 
-__all__ = ["Cell", "ChunkGrid"]
+__all__ = ["PIECE_BYTES", "Cell", "ChunkGrid", "bounded"]
+
+PIECE_BYTES = 16 * 1024 * 1024
+"""Most that a piece is decoded to, in bytes, unless one block is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,60 @@ class ChunkGrid:
                 tuple(part.target for part in parts),
             )
 
+    def pieces(self, selection: Selection, blocksize: int) -> Iterator[Cell]:
+        """Do as `cells`, with cells cut that are decoded to more than `PIECE_BYTES`, unless one block is.
+
+        Parameters
+        ----------
+        selection : Selection
+        blocksize : int
+            Size of a decoded block, in bytes.
+        """
+        most = max(1, PIECE_BYTES // blocksize)
+        for cell in self.cells(selection):
+            yield from bounded(self, cell, most)
+
+    def chunk_coordinates(self, nchunk: int) -> tuple[int, ...]:
+        """Return where a chunk is in the grid of chunks."""
+        coordinates = []
+        for count in reversed(self.chunk_counts):
+            nchunk, coordinate = divmod(nchunk, count)
+            coordinates.append(coordinate)
+        return tuple(reversed(coordinates))
+
     def _block_numbers(self, box: tuple[Sequence[int], ...]) -> tuple[int, ...]:
         numbers = [0]
         for blocks, count in zip(box, self.block_counts, strict=True):
             numbers = [number * count + block for number in numbers for block in blocks]
         return tuple(numbers)
+
+
+def bounded(grid: ChunkGrid, cell: Cell, most: int) -> Iterator[Cell]:
+    """Cut a cell at the limits of blocks until no part has more than `most` blocks."""
+    if len(cell.blocks) <= max(1, most):
+        yield cell
+        return
+    d = max(range(len(cell.box)), key=lambda n: len(cell.box[n]))
+    source = cell.source[d]
+    low = cell.box[d][len(cell.box[d]) // 2] * grid.blocks[d]
+    before = -(-(low - source.start) // source.step)
+    for first, last in ((0, before), (before, len(range(source.start, source.stop, source.step)))):
+        yield from bounded(grid, _part(grid, cell, d, first, last), most)
+
+
+def _part(grid: ChunkGrid, cell: Cell, d: int, first: int, last: int) -> Cell:
+    """Return the elements `first` to `last` of a cell along a dimension."""
+    axes = []
+    chunk = grid.chunk_coordinates(cell.nchunk)
+    for n, source in enumerate(cell.source):
+        count = len(range(source.start, source.stop, source.step))
+        begin, end = (first, last) if n == d else (0, count)
+        start = chunk[n] * grid.chunks[n] + source.start + begin * source.step
+        axes.append(Axis(start, end - begin, source.step))
+    (part,) = grid.cells(Selection(tuple(axes)))
+    target = list(cell.target)
+    target[d] = slice(target[d].start + first, target[d].start + last)
+    return replace(part, target=tuple(target))
 
 
 @dataclass(frozen=True, slots=True)

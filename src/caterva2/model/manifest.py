@@ -11,8 +11,10 @@ in transit or on a disk, is found. The head is here, pages are in `caterva2.mode
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,12 @@ class Head:
     page_starts: npt.NDArray[np.int64] = field(repr=False)
     meta: dict[str, Any] = field(repr=False)
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        """`page_starts` for who looks for a few chunks: an array takes longer to be asked."""
+        found: list[int] = self.page_starts.tolist()
+        return found
+
     @property
     def npages(self) -> int:
         """Number of pages."""
@@ -89,11 +97,13 @@ class Head:
 
     def page_of(self, nchunk: int) -> int:
         """Return the number of the page that describes a chunk."""
-        return int(np.searchsorted(self.page_starts, nchunk, side="right")) - 1
+        return bisect_right(self._starts, nchunk) - 1
 
     def pages_of(self, nchunks: Iterable[int]) -> list[int]:
         """Return the numbers of the pages that describe some chunks, ascending."""
-        numbers = nchunks if isinstance(nchunks, np.ndarray) else np.fromiter(nchunks, dtype=np.int64)
+        if not isinstance(nchunks, np.ndarray):
+            return sorted({bisect_right(self._starts, nchunk) - 1 for nchunk in nchunks})
+        numbers = nchunks
         return [int(n) for n in np.unique(np.searchsorted(self.page_starts, numbers, side="right") - 1)]
 
     def page_chunks(self, number: int) -> range:

@@ -20,11 +20,14 @@ from caterva2.config import Token
 from caterva2.errors import (
     Corrupt,
     IntegrityError,
+    Unsupported,
 )
+from caterva2.frame.geometry import geometry_of
 from caterva2.model.extents import Extent, digest
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.model.selection import Selection
 from caterva2.source.byteranges import (
     BadAnswer,
     MultipartReader,
@@ -33,6 +36,15 @@ from caterva2.source.byteranges import (
     boundary_of,
     check_range,
     plan,
+)
+from caterva2.source.link import Link
+from caterva2.source.maker import (
+    CHUNK_TYPE,
+    MadeSlice,
+    check_digest,
+    headers_for,
+    parts_of,
+    query_of,
 )
 from caterva2.source.stats import UpstreamStats
 from caterva2.source.upstream import Condition, Upstream, etag_of
@@ -230,6 +242,47 @@ class HttpSource:
                     raise self._upstream.gave_up(head.path, error) from error
                 resumed = True
                 self.stats.count("retries")
+
+    # -- slices ----------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link:
+        """What is known of the way to it."""
+        return self._upstream.link
+
+    async def make(self, head: Head, selection: Selection) -> MadeSlice:
+        """Return a part of an array, made there; see `SliceMaker.make`.
+
+        Raises
+        ------
+        Unsupported, IntegrityError, NotFound, Changed, Unavailable, Unauthorized
+        """
+        parts = parts_of(head, selection)
+        headers = headers_for(self.link, selection.size * geometry_of(head).dtype.itemsize)
+        bodies = await together(
+            self._upstream.twice(head.path, partial(self._made, head, part.selection, headers))
+            for part in parts
+        )
+        return MadeSlice(selection, list(zip(parts, bodies, strict=True)))
+
+    async def _made(self, head: Head, selection: Selection, headers: Mapping[str, str], anew: bool) -> bytes:
+        query = [query_of(selection)]
+        async with (
+            self._upstream.slot(),
+            self._upstream.answer(
+                head.path, "/api/fetch/", head.etag, query=query, headers=headers, anew=anew
+            ) as response,
+        ):
+            if response.content_type != CHUNK_TYPE:
+                raise Unsupported(f"{self.name} makes no slices for others")
+            body = await self._upstream.body(response)
+            value = response.headers.get("Content-Digest")
+        if len(body) <= INLINE_HASH_BYTES:
+            check_digest(value, body, head, self.name)
+        else:
+            check = partial(check_digest, value, body, head, self.name)
+            await asyncio.get_running_loop().run_in_executor(None, check)
+        return body
 
     # -- how it is -------------------------------------------------------------------------------
 

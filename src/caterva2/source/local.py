@@ -20,7 +20,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from caterva2.errors import Changed, Corrupt, Unavailable
 from caterva2.frame.inspect import describe
 from caterva2.frame.pages import make_page
-from caterva2.model.extents import Extent
+from caterva2.model.extents import Extent, digest
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
@@ -218,12 +218,11 @@ class LocalSource:
         if not extents:
             return []
         self._originals.check(head.path)
-        spans = [(extent.offset, extent.size) for extent in extents]
         try:
-            data = await self._run(_read_spans, version, spans)
+            data = await self._run(_read_extents, version, extents)
         except (OSError, Corrupt) as error:
             self._explain(head.path, head.etag, error)
-        self.stats.bytes_read += sum(size for _, size in spans)
+        self.stats.bytes_read += sum(map(len, data))
         return data
 
     async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
@@ -341,13 +340,17 @@ def _open(version: LocalVersion) -> LocalFile:
     return file
 
 
-def _read_spans(version: LocalVersion, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+def _read_extents(version: LocalVersion, extents: Sequence[Extent]) -> list[bytes]:
     with _open(version) as file:
         try:
-            return [file.read(offset, size) for offset, size in spans]
+            pieces = [file.read(extent.offset, extent.size) for extent in extents]
         finally:
             # Times only grow: if the status is the same behind the last read, it was so behind each
             _check(file, version)
+    for extent, piece in zip(extents, pieces, strict=True):
+        if digest(piece) != extent.digest:
+            raise Corrupt(f"{version.file} has other bytes at {extent.offset} than when they were hashed")
+    return pieces
 
 
 def _head_of(data: bytes, path: DatasetPath, etag: str) -> Head:

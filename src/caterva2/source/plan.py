@@ -7,14 +7,14 @@ selection (`CellPiece`), or gather points (`PointsPiece`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from caterva2.frame.decode import decode_blocks, decode_cell
-from caterva2.model.grid import Cell, ChunkGrid
+from caterva2.model.grid import Cell, ChunkGrid, bounded
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.selection import Axis, Selection
@@ -23,9 +23,6 @@ __all__ = ["CellPiece", "Piece", "PointsPiece", "bounded", "cell_pieces", "point
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 Indices = npt.NDArray[np.int64]
-
-PIECE_BYTES = 16 * 1024 * 1024
-"""Most that a piece is decoded to, in bytes, unless one block is larger."""
 
 POINTS_PIECE_BYTES = 4 * 1024 * 1024
 """The same for pieces of points, which need index arrays as well."""
@@ -124,40 +121,7 @@ def cell_pieces(grid: ChunkGrid, selection: Selection, blocksize: int) -> Iterat
     blocksize : int
         Size of a decoded block, in bytes.
     """
-    most = max(1, PIECE_BYTES // blocksize)
-    for cell in grid.cells(selection):
-        if len(cell.blocks) <= most:
-            yield CellPiece(cell)
-        else:
-            yield from map(CellPiece, bounded(grid, cell, most))
-
-
-def bounded(grid: ChunkGrid, cell: Cell, most: int) -> Iterator[Cell]:
-    """Cut a cell at the limits of blocks until no part has more than `most` blocks."""
-    if len(cell.blocks) <= max(1, most):
-        yield cell
-        return
-    d = max(range(len(cell.box)), key=lambda n: len(cell.box[n]))
-    source = cell.source[d]
-    low = cell.box[d][len(cell.box[d]) // 2] * grid.blocks[d]
-    before = -(-(low - source.start) // source.step)
-    for first, last in ((0, before), (before, len(range(source.start, source.stop, source.step)))):
-        yield from bounded(grid, _part(grid, cell, d, first, last), most)
-
-
-def _part(grid: ChunkGrid, cell: Cell, d: int, first: int, last: int) -> Cell:
-    """Return the elements `first` to `last` of a cell along a dimension."""
-    axes = []
-    chunk = np.unravel_index(cell.nchunk, grid.chunk_counts)
-    for n, source in enumerate(cell.source):
-        count = len(range(source.start, source.stop, source.step))
-        begin, end = (first, last) if n == d else (0, count)
-        start = int(chunk[n]) * grid.chunks[n] + source.start + begin * source.step
-        axes.append(Axis(start, end - begin, source.step))
-    (part,) = grid.cells(Selection(tuple(axes)))
-    target = list(cell.target)
-    target[d] = slice(target[d].start + first, target[d].start + last)
-    return replace(part, target=tuple(target))
+    yield from map(CellPiece, grid.pieces(selection, blocksize))
 
 
 def point_pieces(

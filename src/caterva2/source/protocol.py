@@ -70,8 +70,9 @@ class Source(Protocol):
         NotFound, Changed, Unavailable
             As for `head`.
         IntegrityError
-            If the bytes do not match their digest and no others could be had. A source that is the origin
-            itself does not check digests: it is what they are made from.
+            If the bytes do not match their digest and no others could be had.
+        Corrupt
+            If they do not, and the source is the origin itself.
         """
         ...
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import InvalidSelection, NotFound, TooLarge
-from caterva2.frame.decode import block_extents, stored_special
+from caterva2.frame.decode import block_extents, decode_stored, place_cell, stored_special
 from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head
@@ -26,12 +27,13 @@ from caterva2.model.page import Page
 from caterva2.model.selection import Axis, Selection, select
 from caterva2.source.batch import Batch
 from caterva2.source.budget import Budget
-from caterva2.source.plan import Piece, cell_pieces, point_pieces
+from caterva2.source.decoded import Decoded
+from caterva2.source.plan import CellPiece, Piece, cell_pieces, point_pieces
 from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
 from caterva2.source.slabs import Slab, slabs
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "SliceSource"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
@@ -41,6 +43,14 @@ PLAN_PIECES = 128
 SHARE_BYTES = 512 * 1024
 """It pays to give another thread this much to decode, in bytes."""
 
+INLINE_BYTES = 1024 * 1024
+"""So much is decoded at once on the loop, in bytes: in a millisecond, where a thread takes as long to begin."""
+
+SMALL_BYTES = 4 * 1024 * 1024
+"""A read of blocks of this size in all, in bytes, is small: they are kept if they are read again."""
+
+SMALL_PIECES = 16
+"""More pieces are no small read."""
 
 HELD_BYTES = 256 * 1024 * 1024
 """Most that is made in one piece, in bytes; slices in slabs, or parts, may be larger."""
@@ -48,8 +58,23 @@ HELD_BYTES = 256 * 1024 * 1024
 SLAB_BYTES = 8 * 1024 * 1024
 """Large answers are made in slabs of about this size, in bytes."""
 
+SLABS_AHEAD = 2
+"""What so many slabs need is fetched while one is sent: a slow link is kept busy where one ends."""
+
 BUDGET_BYTES = 48 * 1024 * 1024
 """Most that the large answers being made or sent take at one time, in bytes; compressed parts come on top."""
+
+
+class SliceSource(Protocol):
+    """Where parts of arrays may come from as they are, see `caterva2.cache.slices.Slices`."""
+
+    async def slice(self, head: Head, selection: Selection) -> Array | None:
+        """Return a part of ``selection.counts``; None if it is to be read by extents."""
+        ...
+
+    async def prepare(self, head: Head, selection: Selection) -> bool:
+        """Have a part at hand for `slice`; return whether it is, or its extents are to be prepared."""
+        ...
 
 
 class Reader:
@@ -59,21 +84,41 @@ class Reader:
     ----------
     source : Source
     executor : Executor
-        Where chunks are decoded.
+        Where small reads are decoded that are not done on the loop.
+    large : Executor, optional
+        Where all others are decoded: so that small ones do not wait behind them.
     limit_bytes : int
         Largest answer that is made, in bytes.
+    decoded_bytes : int
+        Most that decoded blocks take that are kept for small reads, in bytes.
+    made : SliceSource, optional
+        Is asked first for parts of arrays.
 
     Attributes
     ----------
     budget : Budget
         Memory of the large answers that are being made or sent.
+    decoded : Decoded
+        Blocks that are kept.
     """
 
-    def __init__(self, source: Source, executor: Executor, *, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        executor: Executor,
+        large: Executor | None = None,
+        *,
+        limit_bytes: int,
+        decoded_bytes: int = 0,
+        made: SliceSource | None = None,
+    ) -> None:
         self._source = source
+        self._made = made
         self._executor = executor
+        self._large = large or executor
         self._limit_bytes = limit_bytes
         self.budget = Budget(BUDGET_BYTES)
+        self.decoded = Decoded(decoded_bytes)
         self._threads = max(1, os.cpu_count() or 1)
 
     async def array(self, head: Head, selection: Selection) -> Array:
@@ -102,18 +147,36 @@ class Reader:
         """
         geometry = geometry_of(head)
         self._check_held(selection.size * geometry.dtype.itemsize)
+        if (made := await self.made(head, selection)) is not None:
+            return made
         out = np.empty(selection.counts, geometry.dtype)
         if selection.size:
-            await self._fill(head, cell_pieces(geometry.grid, selection, geometry.blocksize), out)
-        if any(axis.reverse for axis in selection.axes):
-            out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
-        return out.reshape(selection.shape)
+            pieces = cell_pieces(geometry.grid, selection, geometry.blocksize)
+            first = list(islice(pieces, SMALL_PIECES + 1))
+            if _is_small(first, geometry.blocksize):
+                await self._fill_small(head, first, out)
+            else:
+                await self._fill(head, chain(first, pieces), out)
+        return _as_asked(out, selection)
+
+    async def made(self, head: Head, selection: Selection) -> Array | None:
+        """Return a part of an array that is made elsewhere, where that is best; None if it is to be read.
+
+        Parameters
+        ----------
+        head, selection
+            As for `array`.
+        """
+        if self._made is None or head.kind != "array":
+            return None
+        out = await self._made.slice(head, selection)
+        return None if out is None else _as_asked(out, selection)
 
     async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Selection]:
         """Cut a large part of an array into slabs, to be read one after the other by `slab`.
 
         What a slab needs is at hand when it comes, as far as the source can keep it. While it is sent, what
-        the next one needs is fetched.
+        the next ones need is fetched.
 
         Parameters
         ----------
@@ -136,29 +199,36 @@ class Reader:
         itemsize = geometry.dtype.itemsize
         self.check(selection.size * itemsize)
         parts = slabs(geometry.grid, selection, itemsize, SLAB_BYTES)
-        part = next(parts, None)
-        preparing = asyncio.create_task(self._prepare(head, part))
-        try:
-            while part is not None:
-                await preparing
-                following = next(parts, None)
-                preparing = asyncio.create_task(self._prepare(head, following))
-                yield part
-                part = following
-        finally:
-            preparing.cancel()
-            await asyncio.gather(preparing, return_exceptions=True)
+        ahead: deque[tuple[Selection, asyncio.Task[None]]] = deque()
 
-    async def _prepare(self, head: Head, part: Selection | None) -> None:
+        def begin(count: int) -> None:
+            for part in islice(parts, count):
+                ahead.append((part, asyncio.create_task(self._prepare(head, part))))
+
+        begin(1)
+        try:
+            while ahead:
+                part, preparing = ahead[0]
+                await preparing
+                ahead.popleft()
+                begin(SLABS_AHEAD - len(ahead))
+                yield part
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+    async def _prepare(self, head: Head, part: Selection) -> None:
         async def groups() -> AsyncGenerator[Sequence[Extent]]:
-            assert part is not None
             geometry = geometry_of(head)
             pieces = cell_pieces(geometry.grid, part, geometry.blocksize)
             async with aclosing(self._batches(head, pieces, plan_in_thread=False)) as batches:
                 async for batch in batches:
                     yield batch.extents
 
-        if part is not None and part.size:
+        if not part.size:
+            return
+        if self._made is None or not await self._made.prepare(head, part):
             await self._source.prepare(head, groups())
 
     @asynccontextmanager
@@ -293,6 +363,32 @@ class Reader:
         if nbytes > limit_bytes:
             raise TooLarge(nbytes, limit_bytes)
 
+    async def _fill_small(self, head: Head, pieces: Sequence[CellPiece], out: Array) -> None:
+        """Decode a few pieces into `out`, without waiting for a thread if there is little to do."""
+        blocksize = geometry_of(head).blocksize
+        pages = await self._pages(head, pieces)
+        batch = Batch(last=True)
+        for piece in pieces:
+            found = self.decoded.get(head, piece.nchunk, piece.blocks) if self.decoded.limit_bytes else None
+            if found is not None:
+                place_cell(head, piece.cell, found, out)
+                continue
+            page = pages[head.page_of(piece.nchunk)]
+            extents = block_extents(head, page, piece.nchunk, piece.blocks)
+            batch.add(piece, page, extents, len(piece.blocks) * blocksize)
+        if not batch.work:
+            return
+        parts = await self._source.read(head, batch.extents) if batch.extents else []
+        if batch.decoded > INLINE_BYTES or not geometry_of(head).by_block:
+            await self._decode(head, batch, parts, out, self._executor)
+            return
+        for piece, page, places in batch.work:
+            raw = decode_stored(head, page, piece.nchunk, piece.blocks, [parts[place] for place in places])
+            if self.decoded.limit_bytes and isinstance(raw, memoryview):
+                self.decoded.put(head, piece.nchunk, piece.blocks, raw)
+            assert isinstance(piece, CellPiece)
+            place_cell(head, piece.cell, raw, out)
+
     async def _fill(
         self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False
     ) -> None:
@@ -304,7 +400,7 @@ class Reader:
                 while True:
                     if not batch.last:
                         ahead = asyncio.create_task(self._read(head, batches))
-                    await self._decode(head, batch, parts, out)
+                    await self._decode(head, batch, parts, out, self._large)
                     if ahead is None:
                         return
                     batch, parts = await ahead
@@ -348,17 +444,30 @@ class Reader:
         numbers = head.pages_of({piece.nchunk for piece in pieces})
         return dict(zip(numbers, await self._source.pages(head, numbers), strict=True)) if numbers else {}
 
-    async def _decode(self, head: Head, batch: Batch, parts: list[bytes], out: Array) -> None:
+    async def _decode(
+        self, head: Head, batch: Batch, parts: list[bytes], out: Array, executor: Executor
+    ) -> None:
         if not batch.work:
             return
         loop = asyncio.get_running_loop()
         shares = min(self._threads, len(batch.work), 1 + batch.decoded // SHARE_BYTES)
         await asyncio.gather(
             *(
-                loop.run_in_executor(self._executor, _decode_share, head, batch.work[n::shares], parts, out)
+                loop.run_in_executor(executor, _decode_share, head, batch.work[n::shares], parts, out)
                 for n in range(shares)
             )
         )
+
+
+def _is_small(pieces: Sequence[Piece], blocksize: int) -> bool:
+    return len(pieces) <= SMALL_PIECES and sum(len(p.blocks) for p in pieces) * blocksize <= SMALL_BYTES
+
+
+def _as_asked(out: Array, selection: Selection) -> Array:
+    """Return what was read in increasing order of index as it was selected."""
+    if any(axis.reverse for axis in selection.axes):
+        out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
+    return out.reshape(selection.shape)
 
 
 def _take(pieces: Iterator[Piece]) -> list[Piece]:

@@ -11,8 +11,9 @@ import json
 import logging
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -24,6 +25,7 @@ from caterva2.errors import Caterva2Error, Changed, NotCached, NotFound, Unautho
 from caterva2.model.path import DatasetPath
 from caterva2.source.breaker import Breaker
 from caterva2.source.byteranges import BadAnswer, Run, range_header
+from caterva2.source.link import Link
 from caterva2.source.stats import UpstreamStats
 
 __all__ = [
@@ -71,6 +73,8 @@ class Upstream:
     fetching_s : float or None
         For how long the host had heard nothing of those that it was fetching from when it was last probed, in
         seconds; None if it was fetching nothing, as a publisher.
+    link : Link
+        What is known of the way to it.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Upstream:
         self._refused = False  # the last probe: it hangs if that was neither refused nor answered
         self._round_trip_s = 0.0
         self.fetching_s: float | None = None
+        self.link = Link()
         self._breaker = Breaker(self.name, self._probe, self._count_hang)
         self.stats = stats
 
@@ -134,6 +139,7 @@ class Upstream:
                 URL(f"{self.name}/health", encoded=True), headers=self._headers, allow_redirects=False
             ) as response:
                 self._round_trip_s = time.perf_counter() - began
+                self.link.answered(self._round_trip_s)
                 self.fetching_s = _fetching_s(await response.content.read(HEALTH_BYTES))
         except (aiohttp.ClientError, RuntimeError) as error:  # RuntimeError: the session was closed meanwhile
             self._refused = True
@@ -145,6 +151,7 @@ class Upstream:
     def received(self, nbytes: int) -> None:
         """Count bytes of a body: the host is alive."""
         self.stats.count("bytes", nbytes)
+        self.link.received(nbytes)
         self._breaker.heard()
 
     @asynccontextmanager
@@ -175,6 +182,7 @@ class Upstream:
         *,
         query: Sequence[str] = (),
         runs: Sequence[Run] = (),
+        headers: Mapping[str, str] = MappingProxyType({}),
         anew: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, and yield an answer of status 200 or 206 that is of the version asked for.
@@ -188,6 +196,8 @@ class Upstream:
             Encoded parameters.
         runs : sequence of Run
             The ranges wanted; all by default.
+        headers : mapping of str to str
+            Further ones.
         anew : bool
             No cache in between is to answer.
 
@@ -196,7 +206,7 @@ class Upstream:
         BadAnswer
             If the answer, or what the caller reads of it, is broken; its connection is closed then.
         """
-        headers = dict(self._headers)
+        headers = {**self._headers, **headers}
         if etag is not None:
             headers["If-Match"] = f'"{etag}"'
             # in the URL too: for a cache in between, that is what tells versions apart
@@ -217,7 +227,7 @@ class Upstream:
                 self.stats.count("requests")
                 self._down_at = float("-inf")
                 try:
-                    with self._breaker.watching(response.close):
+                    with self._breaker.watching(response.close), self.link.body():
                         if response.status not in (200, 206):
                             raise await self._problem(response, path, etag)
                         _check_etag(response, path, etag)
@@ -240,9 +250,11 @@ class Upstream:
     ) -> aiohttp.ClientResponse:
         """Wait for the head of an answer, for no longer than the host shows that it is alive."""
         now = asyncio.get_running_loop().time
+        began = time.perf_counter()
         async with asyncio.timeout(None) as patience:
             with self._breaker.watching(lambda: patience.reschedule(now())):
                 response = await stack.enter_async_context(request)
+        self.link.answered(time.perf_counter() - began)
         self._breaker.heard()
         return response
 

@@ -17,6 +17,7 @@ from caterva2.model.catalogue import Catalogue, Root
 from caterva2.model.path import DatasetPath
 from caterva2.source.hedging import Budget
 from caterva2.source.http import HttpSource, UpstreamStats
+from caterva2.source.maker import SliceMaker
 from caterva2.source.protocol import Source
 from caterva2.source.several import SeveralSources
 from caterva2.source.standing import Kind, SourcesStats, SourceState, Standing
@@ -30,6 +31,9 @@ TICK_S = 0.25
 PROBE_S = 10.0
 BAD_PROBE_S = 2.0
 """Pause between probes of a source in use, and of one that is not well, in seconds."""
+
+WARM_S = 50.0
+"""A publisher of which nothing was heard for so long is probed: a connection to it stays open."""
 
 FIRST_PROBES = 3
 """So often a source is probed when it is first seen: the first time a connection is made as well."""
@@ -118,7 +122,8 @@ class Origins:
         self.choices = SourcesStats()
 
     async def __aenter__(self) -> Origins:
-        connector = aiohttp.TCPConnector(limit=0)  # each source bounds its own requests
+        # each source bounds its own requests
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=WARM_S + PROBE_S)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self
 
@@ -152,6 +157,12 @@ class Origins:
                 "this part of the data is not cached here"
             )
         return origin.source
+
+    def maker(self, path: DatasetPath) -> SliceMaker | None:
+        """Return who makes slices of a dataset now: its publisher, whose manifests are believed, alone."""
+        root = self._catalogue.roots.get(path.root)
+        origin = None if root is None else self._origin(root)
+        return None if origin is None or origin.state != "ok" else origin.source
 
     def _origin(self, root: Root) -> Standing | None:
         return self._standing(root.url, "origin") if root.state != "offline" and is_url(root.url) else None
@@ -206,9 +217,10 @@ class Origins:
         return reports
 
     async def run(self) -> None:
-        """Probe those there is a choice of, until cancelled, and forget those nobody names."""
+        """Probe those there is a choice of, and those that are online, until cancelled; forget the others."""
         while True:
-            due = [standing for standing in self._choosable() if _is_due(standing)]
+            due = {standing for standing in self._choosable() if _is_due(standing)}
+            due |= {standing for standing in self._online() if _is_cold(standing)}
             async with asyncio.TaskGroup() as group:
                 for standing in due:
                     group.create_task(_probe(standing))
@@ -224,6 +236,12 @@ class Origins:
             if len(further) + (origin is not None) > 1:
                 found.update(further if origin is None else (origin, *further))
         return found
+
+    def _online(self) -> Iterator[Standing]:
+        """Yield the publishers that are there."""
+        for root in self._catalogue.roots.values():
+            if root.state == "online" and (origin := self._origin(root)) is not None:
+                yield origin
 
     def _forget_unnamed(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -245,6 +263,11 @@ def _is_due(standing: Standing) -> bool:
         return True
     pause_s = PROBE_S if standing.state == "ok" else BAD_PROBE_S
     return now - standing.used_at < USED_S and now - standing.probed_at > pause_s
+
+
+def _is_cold(standing: Standing) -> bool:
+    now = asyncio.get_running_loop().time()
+    return now - max(standing.probed_at, standing.source.heard_at) > WARM_S
 
 
 async def _probe(standing: Standing) -> None:

@@ -23,6 +23,7 @@ from caterva2.cache.eviction import FOLLOWED, ORDINARY, PINNED
 from caterva2.cache.here import Here
 from caterva2.cache.manifests import MANIFEST_BYTES
 from caterva2.cache.pool import MAX_OPEN
+from caterva2.cache.slices import KEPT_BYTES
 from caterva2.config import SubscriberSettings
 from caterva2.errors import Corrupt
 from caterva2.http.app import build_app
@@ -122,10 +123,18 @@ class SubscriberService(Service):
             rank=rank,
             executor=executor,
             shared=is_source or settings.republish_to is not None,
+            maker=self.origins.maker if settings.slices == "auto" else lambda _path: None,
         )
         await self.source.open()
         stack.push_async_callback(self.source.close)
-        self.reader = Reader(self.source, executor, limit_bytes=settings.answer_limit_bytes)
+        self.reader = Reader(
+            self.source,
+            executor,
+            stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, "caterva2-decode")),
+            limit_bytes=settings.answer_limit_bytes,
+            decoded_bytes=settings.decoded_cache_bytes,
+            made=self.source.slices,
+        )
 
     async def _follow(self, stack: AsyncExitStack, store: SubscriberStore) -> None:
         settings, instance = self.settings, store.instance()
@@ -206,13 +215,16 @@ class SubscriberService(Service):
         metrics.add_stats("cache", cache.stats)
         metrics.add_stats("upstream", self.origins.stats)
         metrics.add_stats("sources", self.origins.choices)
+        metrics.add_stats("plan", cache.slices.stats)
         metrics.add_budget(self.reader.budget)
+        metrics.add_decoded(self.reader.decoded)
         quota = self.settings.quota_bytes
         for name, what, value, limit in (
             ("used_bytes", "Bytes of mirrors", lambda: cache.stats.cached_bytes, quota),
             ("in_flight", "Heads, pages and extents being fetched", lambda: cache.in_flight, None),
             ("manifest_bytes", "Bytes of manifests in memory", lambda: cache.manifest_bytes, MANIFEST_BYTES),
             ("contents_bytes", "Digests of earlier versions", lambda: cache.contents_bytes, CONTENTS_BYTES),
+            ("slices_bytes", "Bytes of slices in memory", lambda: cache.slices.kept_bytes, KEPT_BYTES),
             ("open_mirrors", "Mirrors that are open", lambda: cache.open_mirrors, MAX_OPEN),
         ):
             metrics.add_bound(f"cache_{name}", what, value, limit)

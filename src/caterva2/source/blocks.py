@@ -1,0 +1,252 @@
+"""Parts of arrays as blocks as they are stored, for clients that decode: whether that pays, and what it is.
+
+An answer is a record for each cell of the selection, in row-major order: its size and a Blosc2 chunk with the
+blocks of the cell; see `caterva2.frame.sent`. Its length is known from the pages of the manifest before any
+byte of it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from caterva2.frame.geometry import geometry_of
+from caterva2.frame.sent import can_be_sent, compact_record, record, record_extents, record_size
+from caterva2.model.extents import Extent
+from caterva2.model.grid import Cell, ChunkGrid
+from caterva2.model.manifest import Head
+from caterva2.model.page import Page
+from caterva2.model.selection import Selection
+from caterva2.source.budget import Budget
+from caterva2.source.protocol import Source
+
+__all__ = ["BlockPlan", "BlockReader", "pays"]
+
+SMALL_BYTES = 256 * 1024
+"""So much stored is sent whatever it is decoded to, in bytes."""
+
+STORED_PER_RESULT = 4
+"""Most that is sent for each byte of the result, in bytes, where it is more than `SMALL_BYTES`."""
+
+MAX_CELLS = 1024
+"""Most cells of an answer: all of them are looked at before it begins."""
+
+PLAN_CELLS = 64
+"""So many are, before others have their turn: a millisecond on the event loop."""
+
+GROUP_BYTES = 4 * 1024 * 1024
+"""So much of an answer is read at once, in bytes; the next group is fetched while one is sent."""
+
+PIECE_BYTES = 512 * 1024
+"""So much of a group is sent at once, in bytes."""
+
+_SIZE = struct.Struct("<I")
+
+
+def pays(stored_bytes: int, result_bytes: int) -> bool:
+    """Return whether a part of an array is better sent as it is stored than decoded.
+
+    Decoding costs more than sending, and there are more clients to do it than servers. But of a thin plane
+    across chunks the blocks are many times what is wanted of them: then the network would be the bottleneck,
+    and the client would have to decode as much as the server.
+    """
+    return stored_bytes <= max(SMALL_BYTES, STORED_PER_RESULT * result_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    cell: Cell
+    page: Page
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """What is to be sent of a version.
+
+    Attributes
+    ----------
+    head : Head
+    records : list
+    nbytes : int
+        Length of the answer, in bytes, if it is not made by `BlockReader.small`.
+    """
+
+    head: Head
+    records: list[_Record]
+    nbytes: int
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it can be made at once."""
+        return self.nbytes - _SIZE.size * len(self.records) <= SMALL_BYTES
+
+    def groups(self) -> Iterator[list[_Record]]:
+        """Yield what is read at once."""
+        group: list[_Record] = []
+        nbytes = 0
+        for one in self.records:
+            group.append(one)
+            nbytes += one.size
+            if nbytes >= GROUP_BYTES:
+                yield group
+                group, nbytes = [], 0
+        if group:
+            yield group
+
+
+class BlockReader:
+    """Reads blocks of arrays as they are stored.
+
+    Parameters
+    ----------
+    source : Source
+    budget : Budget
+        For what waits to be sent.
+    """
+
+    def __init__(self, source: Source, budget: Budget) -> None:
+        self._source = source
+        self._budget = budget
+
+    async def plan(self, head: Head, selection: Selection) -> BlockPlan | None:
+        """Find out what is to be sent of an array.
+
+        Parameters
+        ----------
+        head : Head
+        selection : Selection
+            Of the array's shape.
+
+        Returns
+        -------
+        BlockPlan or None
+            None where it does not pay, or cannot be done: the blocks of this array cannot be decoded on their
+            own, or there are too many cells.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt, Unsupported
+            As the source.
+        """
+        geometry = geometry_of(head)
+        result_bytes = selection.size * geometry.dtype.itemsize
+        if not can_be_sent(head) or _chunks_touched(geometry.grid, selection) > MAX_CELLS:
+            return None
+        records: list[_Record] = []
+        stored = 0
+        cells = geometry.grid.pieces(selection, geometry.blocksize)
+        while some := list(islice(cells, PLAN_CELLS)):
+            for one in await self._sized(head, some):
+                records.append(one)
+                stored += one.size
+            if not pays(stored, result_bytes) or len(records) > MAX_CELLS:
+                return None
+            if len(some) == PLAN_CELLS:
+                await asyncio.sleep(0)
+        return BlockPlan(head, records, stored + _SIZE.size * len(records))
+
+    async def _sized(self, head: Head, cells: Sequence[Cell]) -> list[_Record]:
+        numbers = head.pages_of([cell.nchunk for cell in cells])
+        pages = dict(zip(numbers, await self._source.pages(head, numbers), strict=True))
+        found = []
+        for cell in cells:
+            page = pages[head.page_of(cell.nchunk)]
+            found.append(_Record(cell, page, record_size(head, page, cell)))
+        return found
+
+    async def small(self, plan: BlockPlan) -> bytes:
+        """Return a small answer, of which nothing is sent that is not wanted, where that can be told.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+            As the source.
+        """
+        return b"".join(await self._read(plan.head, plan.records, compact=True))
+
+    async def pieces(self, plan: BlockPlan) -> AsyncGenerator[bytes]:
+        """Yield an answer in pieces.
+
+        What waits to be sent is freed, and read again, if others need the memory.
+
+        Raises
+        ------
+        NotFound, Changed, Unavailable, IntegrityError, Corrupt
+            As the source.
+        """
+        ahead: asyncio.Task[None] | None = None
+        groups = plan.groups()
+        group = next(groups, None)
+        try:
+            while group is not None:
+                if ahead is not None:
+                    await ahead
+                following = next(groups, None)
+                ahead = asyncio.create_task(self._prepare(plan.head, following)) if following else None
+                nbytes, sent = sum(_SIZE.size + one.size for one in group), 0
+                while sent < nbytes:
+                    with await self._budget.lease(nbytes) as lease:
+                        waiting = _cut(await self._read(plan.head, group), sent)
+                        lease.revocable(waiting.clear)
+                        while waiting:
+                            piece = waiting.popleft()
+                            sent += len(piece)
+                            yield piece
+                group = following
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _prepare(self, head: Head, group: Sequence[_Record]) -> None:
+        async def extents() -> AsyncGenerator[Sequence[Extent]]:
+            for one in group:
+                yield record_extents(head, one.page, one.cell)
+
+        await self._source.prepare(head, extents())
+
+    async def _read(self, head: Head, group: Sequence[_Record], *, compact: bool = False) -> list[bytes]:
+        """Return records with their sizes, in parts."""
+        wanted = [record_extents(head, one.page, one.cell) for one in group]
+        extents = [extent for some in wanted for extent in some]
+        read = iter(await self._source.read(head, extents) if extents else ())
+        blocksize = geometry_of(head).blocksize
+        found: list[bytes] = []
+        for one, some in zip(group, wanted, strict=True):
+            parts = record(head, one.page, one.cell, list(islice(read, len(some))))
+            if compact and len(parts) == 1:
+                parts = [compact_record(parts[0], one.cell.blocks, blocksize)]
+            found.append(_SIZE.pack(sum(map(len, parts))))
+            found.extend(parts)
+        return found
+
+
+def _chunks_touched(grid: ChunkGrid, selection: Selection) -> int:
+    """Return how many chunks hold selected elements, or some more."""
+    count = 1
+    for axis, chunk in zip(selection.axes, grid.chunks, strict=True):
+        count *= min(axis.count, (axis.stop - 1) // chunk - axis.start // chunk + 1) if axis.count else 0
+    return count
+
+
+def _cut(parts: Sequence[bytes], sent: int) -> deque[bytes]:
+    """Return what is left of some parts when so many bytes are sent, joined to pieces of `PIECE_BYTES`."""
+    pieces: deque[bytes] = deque()
+    waiting: list[bytes] = []
+    nbytes = 0
+    for part in parts:
+        left = part[sent:] if sent else part
+        sent = max(0, sent - len(part))
+        waiting.append(left)
+        nbytes += len(left)
+        if nbytes >= PIECE_BYTES:
+            pieces.append(b"".join(waiting))
+            waiting, nbytes = [], 0
+    if nbytes:
+        pieces.append(b"".join(waiting))
+    return pieces
