@@ -23,6 +23,7 @@ SLICE = "slice_=50:60,50:60,50:60"
 PAUSE_S = 2.0
 READ_S = 10.0
 IDLE_S = 10.0
+HOLD_S = 3.0
 
 
 def connections(directory: Path, counts: Iterable[int]) -> Table:
@@ -52,13 +53,16 @@ async def _column(subscriber: Process, count: int) -> dict[str, float]:
         for _ in range(20):
             await _read(session)
         least_mb, least_open = rss_mb(pid), sum(open_of(pid))
-        await asyncio.gather(*(_read(session) for _ in range(count)))  # a connection for each
-        await asyncio.sleep(1)
+        # a connection for each
+        await asyncio.gather(*(_hold(session) for _ in range(count)))
         column = {
             "memory for each that is idle, KB": (rss_mb(pid) - least_mb) * 1e3 / count,
             "files open for each": (sum(open_of(pid)) - least_open) / count,
             "all idle, % of a core": await _idle(pid),
         }
+        await asyncio.gather(*(_read(session) for _ in range(count)))
+        await asyncio.sleep(1)
+        column["… after all of them read a slice of 10³ at once, KB"] = (rss_mb(pid) - least_mb) * 1e3 / count
         before = cpu_s(pid)
         each = await asyncio.gather(*(_now_and_then(session) for _ in range(count)))
         took = [seconds for some in each for seconds in some]
@@ -86,6 +90,13 @@ async def _idle(pid: int) -> float:
     before = cpu_s(pid)
     await asyncio.sleep(IDLE_S)
     return (cpu_s(pid) - before) / IDLE_S * 100
+
+
+async def _hold(session: aiohttp.ClientSession) -> None:
+    """Keep a connection until all others have one, too."""
+    async with session.get("/health") as answer:
+        await asyncio.sleep(HOLD_S)
+        await answer.read()
 
 
 async def _read(session: aiohttp.ClientSession) -> float:
