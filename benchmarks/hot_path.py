@@ -115,9 +115,7 @@ def measure(url: str, pid: int, name: str, requests: Requests, count: int, secon
     for connection in connections:
         connection.socket.close()
     n = len(took)
-    return Row(
-        name, count, n / passed, 1e3 * took[n // 2], 1e3 * took[int(0.99 * n)], 1e3 * used / max(n, 1)
-    )
+    return Row(name, count, n / passed, 1e3 * took[n // 2], 1e3 * took[int(0.99 * n)], 1e3 * used / max(n, 1))
 
 
 def kinds(path: str, shape: tuple[int, ...], size: int) -> Iterator[tuple[str, Requests]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +62,8 @@ class Contender:
         """Where readers open the array."""
         return self.result.system.address(self.port, self.data)
 
-    def start(self, stack: ExitStack) -> None:
+    def start(self) -> None:
         """Start its services and have the array opened."""
-        stack.enter_context(self.services)
-        stack.enter_context(self.reader)
         self.result.version = self.reader.ask("version")
         self.port = self.result.system.serve(self.services, self.data)
         self.result.more["open_ms"] = self.reader.open(self.address) * 1e3

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 
 import numpy as np
 import pytest
 
+from caterva2.cli import main
 from caterva2.cli.showing import split_selection
 from caterva2.client import Client
 from caterva2.frame.write import write_array
@@ -114,3 +117,16 @@ def test_nonsense_is_a_usage_error(cat2, text) -> None:
 
 def test_a_root_is_no_dataset(cat2) -> None:
     assert "cat2 list foo" in cat2("show", "foo", code=3)
+
+
+def test_explained_is_how_the_data_was_had(cat2, capsys) -> None:
+    cat2("cache", "drop", "foo/cube.b2nd")
+    assert main(["show", "foo/cube.b2nd[30, 40:45, 50:55]", "--explain"]) == 0
+    first = capsys.readouterr()
+    assert first.out == np.array2string(CUBE[30, 40:45, 50:55], max_line_width=80) + "\n"
+    assert re.match(r"(blocks|chunks|slice): .* in [0-9.]+ ms \(estimated: blocks [0-9.]+ ms, ", first.err)
+    assert main(["show", "foo/cube.b2nd[30, 40:45, 50:55]", "--explain"]) == 0
+    assert capsys.readouterr().err == "cached: nothing was moved\n"
+    assert main(["show", "foo/cube.b2nd[30, 40:45, 50:55]", "--explain", "--json"]) == 0
+    found = json.loads(capsys.readouterr().err)
+    assert found == {"choice": "cached", "estimates_ms": {}, "upstream_ms": 0.0, "upstream_bytes": 0}

@@ -176,12 +176,12 @@ def test_a_refresh_leaves_the_reads_under_way_alone(running, client, root, monke
     array = client["foo/refreshed.b2nd"]
     read_part, old = array._read_part, array.etag
 
-    def refreshed_meanwhile(part, info, target) -> None:
+    def refreshed_meanwhile(part, reading, **alone) -> None:
         if part.target[0].start == 1000:
             write_array(root / "refreshed.b2nd", np.ones(2000), chunks=[100])
             running.wait_for(lambda: entries["refreshed.b2nd"].etag != old)
             assert array.refresh()
-        read_part(part, info, target)
+        read_part(part, reading, **alone)
 
     array._read_part = refreshed_meanwhile
     with pytest.raises(Changed) as changed:
@@ -199,11 +199,11 @@ def test_a_read_in_parts_never_mixes_versions(running, client, root, monkeypatch
     array = client["foo/mixed.b2nd"]
     read_part = array._read_part
 
-    def replaced_meanwhile(part, info, target) -> None:
+    def replaced_meanwhile(part, reading, **alone) -> None:
         if part.target[0].start == 1000:
             write_array(root / "mixed.b2nd", np.ones(2000), chunks=[100])
             running.wait_for(lambda: entries["mixed.b2nd"].etag != array.etag)
-        read_part(part, info, target)
+        read_part(part, reading, **alone)
 
     array._read_part = replaced_meanwhile
     with pytest.raises(Changed):

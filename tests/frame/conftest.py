@@ -90,12 +90,13 @@ class Sent:
         geometry = geometry_of(head)
         selection = select(key, geometry.grid.shape)
         out, again = (np.empty(selection.counts, geometry.dtype) for _ in range(2))
+        scratch = np.full(geometry.blocksize, 7, np.uint8)  # enough for some, too small for others
         for cell, data in self.records(key):
             compact = compact_record(data, cell.blocks, geometry.blocksize)
             assert len(compact) <= len(data)
             try:
-                decode_record(memoryview(data), geometry.grid, geometry.dtype, cell, out)
-                decode_record(memoryview(compact), geometry.grid, geometry.dtype, cell, again)
+                decode_record(memoryview(data), geometry.grid, cell, out, scratch)
+                decode_record(memoryview(compact), geometry.grid, cell, again, scratch)
             except Unsupported:
                 return self.stored[key]
         assert out.tobytes() == again.tobytes()

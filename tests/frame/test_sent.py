@@ -14,6 +14,7 @@ from caterva2.model import grid as module
 from caterva2.model.extents import ChunkKind
 
 TRUTH = np.random.default_rng(6).integers(0, 1 << 30, (600, 700)).astype("i4")
+NO_SCRATCH = np.empty(0, np.uint8)
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_record_that_is_not_as_expected_is_refused(stored, at, change) -> None
     broken[at : at + 1] = change
     out = np.zeros((1, 50), "i4")
     with pytest.raises((Corrupt, Unsupported)):
-        decode_record(memoryview(broken), grid_of(stored.head), out.dtype, cell, out)
+        decode_record(memoryview(broken), grid_of(stored.head), cell, out, NO_SCRATCH)
     assert not out.any()
 
 
@@ -73,7 +74,7 @@ def test_a_record_that_is_cut_is_refused(stored, size) -> None:
     ((cell, data),) = stored.sent.records((5, slice(0, 50)))
     with pytest.raises(Corrupt):
         decode_record(
-            memoryview(data)[:size], grid_of(stored.head), np.dtype("i4"), cell, np.zeros((1, 50), "i4")
+            memoryview(data)[:size], grid_of(stored.head), cell, np.zeros((1, 50), "i4"), NO_SCRATCH
         )
 
 
@@ -82,7 +83,7 @@ def test_a_record_of_other_blocks_is_refused(stored) -> None:
     ((cell, _),) = stored.sent.records((5, slice(0, 50)))
     ((_, two),) = stored.sent.records((5, slice(0, 100)))
     with pytest.raises(Corrupt, match="not one of"):
-        decode_record(memoryview(two), grid_of(stored.head), np.dtype("i4"), cell, np.zeros((1, 50), "i4"))
+        decode_record(memoryview(two), grid_of(stored.head), cell, np.zeros((1, 50), "i4"), NO_SCRATCH)
 
 
 def test_no_flipped_bit_crashes(stored) -> None:
@@ -94,6 +95,6 @@ def test_no_flipped_bit_crashes(stored) -> None:
         broken[at] ^= 1 << int(rng.integers(8))
         out = np.zeros((30, 70), "i4")
         try:
-            decode_record(memoryview(broken), grid_of(stored.head), out.dtype, cell, out)
+            decode_record(memoryview(broken), grid_of(stored.head), cell, out, NO_SCRATCH)
         except (Corrupt, Unsupported):
             continue

@@ -9,6 +9,7 @@ import blosc2
 import numpy as np
 import pytest
 
+from caterva2.frame.write import write_array
 from caterva2.http import bodies, slices, spool
 from caterva2.model import parts
 from caterva2.source import slices as source
@@ -70,6 +71,42 @@ def all_large(monkeypatch):
 @pytest.mark.usefixtures("all_large")
 async def test_large_slices_in_every_form(running, text, key) -> None:
     await test_slices_in_every_form(running, text, key)
+
+
+def select_key(text):
+    """Return a text of integers and slices as a key of numpy."""
+    parts = [[int(bound) if bound else None for bound in part.split(":")] for part in text.split(",")]
+    return tuple(part[0] if len(part) == 1 else slice(*part) for part in parts)
+
+
+ALIGNED = [("", (), 0), ("20:60, 25:50", (slice(20, 60), slice(25, 50)), 3), ("40:", (slice(40, None),), 4)]
+
+
+@pytest.mark.parametrize(("text", "key", "first"), ALIGNED)
+async def test_large_frames_of_whole_chunks_have_them_as_they_are_stored(
+    running, all_large, monkeypatch, text, key, first
+) -> None:
+    monkeypatch.setattr(slices, "PART_BYTES", 1 << 20)
+    _, _, body = await running.get(f"/api/fetch/foo/dir/a.b2nd?slice_={quote(text)}")
+    frame = blosc2.ndarray_from_cframe(body)
+    assert np.array_equal(frame[:], ARRAY[key])
+    _, _, stored = await running.get(f"/api/chunk/foo/dir/a.b2nd?nchunk={first}")
+    assert frame.schunk.get_chunk(0) == stored
+    for other in ("1:60", "::-1", "20:40:2", "0, 25:50", "20:39"):
+        _, _, body = await running.get(f"/api/fetch/foo/dir/a.b2nd?slice_={quote(other)}")
+        expected = ARRAY[select_key(other)]
+        assert np.array_equal(blosc2.ndarray_from_cframe(body)[:], expected)
+
+
+async def test_chunks_without_bytes_are_told_as_they_are_stored(
+    running, files, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(slices, "LARGE_BYTES", 7)
+    array = np.zeros((90, 60), "f4")
+    array[31:50, 5] = 7
+    await files.add(write_array(tmp_path / "h.b2nd", array, chunks=(30, 20), blocks=(10, 10)), "h.b2nd")
+    _, _, body = await running.get("/api/fetch/foo/h.b2nd?slice_=30:90")
+    assert np.array_equal(blosc2.ndarray_from_cframe(body)[:], array[30:])
 
 
 @pytest.mark.usefixtures("all_large")

@@ -33,7 +33,7 @@ from caterva2.model.path import DatasetPath
 __all__ = ["Store"]
 
 INLINE_BYTES = 256 * 1024
-"""So much is read at once on the loop, in bytes, if the system has it in memory: a thread would take longer."""
+"""So much is read on the loop, in bytes, if the system has it in memory: a thread would take longer."""
 
 log = logging.getLogger(__name__)
 

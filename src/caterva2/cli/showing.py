@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import print_json, width
-from caterva2.client import Array, Client, File, Frame
+from caterva2.cli.output import human_bytes, print_json, width
+from caterva2.client import Array, Client, File, Frame, Timing
 from caterva2.client.versions import newest_of
 from caterva2.errors import BadRequest, InvalidSelection, NotFound
 from caterva2.model.selection import Axis, Selection, parse_selection
@@ -45,11 +47,30 @@ def show(
     /,
     *,
     json: Json = False,
+    explain: Annotated[
+        bool, Parameter(help="Say on stderr how the data was had, with what was estimated and moved.")
+    ] = False,
     connection: Connection = DEFAULT,
 ) -> None:
     """Print a dataset, or a part of it; large arrays are summarised as numpy does, and only that is moved."""
-    with connection.open() as client:
+    with connection.open() as client, client.timings() as timings:
         newest_of(lambda: _show(*_open(client, path), json=json))  # prints when all is read
+        if explain:
+            _print_timings(timings, json=json)
+
+
+def _print_timings(timings: Sequence[Timing], *, json: bool) -> None:
+    for timing in timings:
+        print(dumps(asdict(timing)) if json else _explained(timing), file=sys.stderr)
+
+
+def _explained(timing: Timing) -> str:
+    """Return how a part was had: ``slice: 812 B in 20.4 ms (estimated: blocks 44.5 ms, slice 19.8 ms)``."""
+    if not timing.upstream_bytes:
+        return "cached: nothing was moved"
+    estimates = ", ".join(f"{name} {ms:.1f} ms" for name, ms in timing.estimates_ms.items())
+    moved = f"{timing.choice}: {human_bytes(timing.upstream_bytes)} in {timing.upstream_ms:.1f} ms"
+    return f"{moved} (estimated: {estimates})" if estimates else moved
 
 
 def _show(dataset: Array | Frame | File, text: str | None, *, json: bool) -> None:

@@ -14,6 +14,7 @@ from caterva2.client.client import Client, Root, connect
 from caterva2.client.dataset import File, Frame
 from caterva2.client.events import EventStream
 from caterva2.client.records import CacheCheck, Cached, Download, Event, Followed, RootInfo, Row, SourceInfo
+from caterva2.client.timings import Timing
 
 __all__ = [
     "Array",
@@ -31,5 +32,6 @@ __all__ = [
     "RootInfo",
     "Row",
     "SourceInfo",
+    "Timing",
     "connect",
 ]

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from caterva2.client import npy, protocol
-from caterva2.client.blocks import BLOCKS, Decoders, Layout, read_blocks
+from caterva2.client.blocks import BLOCKS, Layout, read_blocks
 from caterva2.client.dataset import Dataset
 from caterva2.client.transport import Body
 from caterva2.errors import InvalidSelection, TooLarge, Unsupported
@@ -44,10 +44,10 @@ class _Reading:
     def accept(self) -> str:
         return f"{BLOCKS}, {protocol.NPY};q=0.5" if self.blocks else protocol.NPY
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
         shape, chunks, blocks = (tuple(self.info[name]) for name in ("shape", "chunks", "blocks"))
-        return Layout(ChunkGrid(shape, chunks, blocks), self.target.dtype)
+        return _layout(shape, chunks, blocks, self.target.dtype)
 
 
 class Array(Dataset):
@@ -153,7 +153,8 @@ class Array(Dataset):
         import numpy as np
 
         target = np.empty(selection.counts, _dtype(info))
-        reading = _Reading(info, target, blocks=self._transport.decoders.wanted(target.nbytes))
+        blocks = self._transport.decoders.wanted(target.nbytes) and not target.dtype.hasobject
+        reading = _Reading(info, target, blocks)
         try:
             self._read_parts(selection, reading, PART_BYTES)
         except TooLarge as error:  # the service makes smaller answers than ours
@@ -167,24 +168,24 @@ class Array(Dataset):
         parts = cut(selection, tuple(reading.info["chunks"]), reading.target.itemsize, part_bytes)
         if len(parts) <= 1:
             for part in parts:
-                self._read_part(part, reading, self._transport.decoders)
+                self._read_part(part, reading)
             return
         executor = ThreadPoolExecutor(PARALLEL, "caterva2-read")
         try:
-            for done in [executor.submit(self._read_part, part, reading, None) for part in parts]:
+            for done in [executor.submit(self._read_part, part, reading, alone=True) for part in parts]:
                 done.result()
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _read_part(self, part: Part, reading: _Reading, decoders: Decoders | None) -> None:
-        """Read a part, decoded with the help of others or by this thread alone."""
+    def _read_part(self, part: Part, reading: _Reading, *, alone: bool = False) -> None:
+        """Read a part, and decode it with the help of other threads or alone."""
         info, selection = reading.info, part.selection
         where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
         target = reading.target[where]
 
         def read(body: Body) -> None:
             if body.headers.get("Content-Type") == BLOCKS:
-                read_blocks(body, reading.layout, selection, target, decoders)
+                read_blocks(body, reading.layout, selection, target, self._transport.decoders, alone=alone)
             else:
                 npy.read_into(body, target)
 
@@ -214,6 +215,13 @@ class Array(Dataset):
         """Yield what ``array[0]``, ``array[1]`` ... are, reading as many at once as chunks are long."""
         for first in range(0, len(self), max(1, self.chunks[0])):
             yield from self[first : first + max(1, self.chunks[0])]
+
+
+@lru_cache(maxsize=64)
+def _layout(
+    shape: tuple[int, ...], chunks: tuple[int, ...], blocks: tuple[int, ...], dtype: np.dtype[Any]
+) -> Layout:
+    return Layout(ChunkGrid(shape, chunks, blocks), dtype)
 
 
 def _dtype(info: Mapping[str, Any]) -> np.dtype[Any]:

@@ -10,6 +10,7 @@ import math
 import os
 import struct
 import sys
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from caterva2.errors import Caterva2Error, Corrupt
-from caterva2.model.grid import Cell, ChunkGrid
+from caterva2.model.grid import PIECE_BYTES, Cell, ChunkGrid
 from caterva2.model.selection import Selection
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Decoders:
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
         self._has_read = False
+        self._of_thread = threading.local()
 
     def wanted(self, nbytes: int) -> bool:
         """Return whether a read of so many bytes is to be decoded here; to be asked once for each read."""
@@ -77,6 +79,16 @@ class Decoders:
             executor = self._executor = ThreadPoolExecutor(self.threads, "caterva2-decode")
             self._process = os.getpid()
         return executor
+
+    def scratch(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Return memory of this thread for what it decodes: at least so many bytes, until the next call."""
+        import numpy as np
+
+        kept: npt.NDArray[np.uint8] | None = getattr(self._of_thread, "scratch", None)
+        if kept is None or len(kept) < nbytes:
+            kept = np.empty(nbytes, np.uint8)
+            self._of_thread.scratch = kept if nbytes <= PIECE_BYTES else None
+        return kept
 
     def close(self) -> None:
         """Let the threads end that are idle."""
@@ -115,6 +127,7 @@ class _Share:
 
     layout: Layout
     target: npt.NDArray[Any]
+    decoders: Decoders
     cells: list[Cell] = field(default_factory=list)
     records: list[memoryview] = field(default_factory=list)
     nbytes: int = 0
@@ -127,8 +140,10 @@ class _Share:
     def decode(self) -> None:
         from caterva2.frame.sent import decode_record
 
+        layout = self.layout
+        scratch = self.decoders.scratch(max(len(cell.blocks) for cell in self.cells) * layout.blocksize)
         for cell, record in zip(self.cells, self.records, strict=True):
-            decode_record(record, self.layout.grid, self.layout.dtype, cell, self.target)
+            decode_record(record, layout.grid, cell, self.target, scratch)
 
 
 class _Given:
@@ -137,8 +152,9 @@ class _Given:
     A context manager: when it is left, nothing is under way any more.
     """
 
-    def __init__(self, decoders: Decoders | None) -> None:
+    def __init__(self, decoders: Decoders, threads: int) -> None:
         self._decoders = decoders
+        self._threads = threads
         self._under_way: list[tuple[Future[None], _Share]] = []
 
     def __enter__(self) -> Self:
@@ -150,7 +166,7 @@ class _Given:
             if future.done():
                 future.result()
         self._under_way = [one for one in self._under_way if not one[0].done()]
-        if self._decoders is not None and len(self._under_way) < self._decoders.threads:
+        if len(self._under_way) < self._threads:
             self._under_way.append((self._decoders.executor().submit(share.decode), share))
         else:
             share.decode()
@@ -172,7 +188,9 @@ def read_blocks(
     layout: Layout,
     selection: Selection,
     target: npt.NDArray[Any],
-    decoders: Decoders | None,
+    decoders: Decoders,
+    *,
+    alone: bool = False,
 ) -> None:
     """Decode an answer into memory.
 
@@ -185,8 +203,9 @@ def read_blocks(
         What was asked for, without dropped and reversed dimensions.
     target : ndarray
         Of the selection's counts and the array's dtype.
-    decoders : Decoders or None
-        Who helps; None where others are busy with other parts.
+    decoders : Decoders
+    alone : bool
+        Others are not to help: they are busy with other parts.
 
     Raises
     ------
@@ -197,13 +216,13 @@ def read_blocks(
     Unavailable
         If the answer ends too early.
     """
-    share = _Share(layout, target)
+    share = _Share(layout, target, decoders)
     try:
-        with _Given(decoders) as given:
+        with _Given(decoders, 0 if alone else decoders.threads) as given:
             for cell in layout.grid.pieces(selection, layout.blocksize):
                 if share.nbytes >= SHARE_BYTES:
                     given.give(share)
-                    share = _Share(layout, target)
+                    share = _Share(layout, target, decoders)
                 share.add(cell, _record(stream, layout.most))
             share.decode()  # here: while the others are at theirs
     except Corrupt as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from caterva2 import config
@@ -15,6 +16,7 @@ from caterva2.client.dataset import File, Frame
 from caterva2.client.download import download
 from caterva2.client.events import EventStream
 from caterva2.client.records import Download, Followed, RootInfo, Row, SourceInfo
+from caterva2.client.timings import Timing, parse_timing
 from caterva2.client.transport import Transport
 from caterva2.client.versions import newest_of
 from caterva2.errors import NotFound
@@ -87,6 +89,27 @@ class Client(Mapping[str, Any]):
         for stream in list(self._streams):
             stream.close()
         self._transport.close()
+
+    @contextmanager
+    def timings(self) -> Iterator[builtins.list[Timing]]:
+        """Collect how the subscriber had the data of its answers, while inside.
+
+        Yields
+        ------
+        list of Timing
+            One for each part of an array that was asked for; grows as answers begin.
+        """
+        found: builtins.list[Timing] = []
+
+        def heard(headers: Mapping[str, str]) -> None:
+            if timing := parse_timing(headers.get("Server-Timing")):
+                found.append(timing)
+
+        self._transport.heard = heard
+        try:
+            yield found
+        finally:
+            self._transport.heard = None
 
     @property
     def subscriber(self) -> str:

@@ -114,6 +114,11 @@ def _quoted(path: str) -> str:
     return quote(str(parse_path(path)), safe="/")
 
 
+@lru_cache(maxsize=256)
+def _version_query(etag: str) -> str:
+    return f"version={quote(etag, safe='')}"
+
+
 def _named(
     route: str, path: str, etag: str | None, headers: Mapping[str, str], query: str = ""
 ) -> tuple[str, dict[str, str]]:
@@ -125,7 +130,7 @@ def _named(
     parts = [query] if query else []
     if etag is None:
         return "?".join([f"{route}{_quoted(path)}", *parts]), dict(headers)
-    parts.append(f"version={quote(etag, safe='')}")
+    parts.append(_version_query(etag))
     return f"{route}{_quoted(path)}?{'&'.join(parts)}", {**headers, "If-Match": f'"{etag}"'}
 
 

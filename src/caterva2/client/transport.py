@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
@@ -121,11 +121,14 @@ class Transport:
     ----------
     decoders : Decoders
         The threads that decode what comes.
+    heard : callable or None
+        Is told the headers of each answer that is no error.
     """
 
     def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
         self.url = url
         self.timeout_s = timeout_s
+        self.heard: Callable[[Mapping[str, str]], None] | None = None
         self.decoders = Decoders()
         self._wire = Wire(url)
         self._prefix = quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~")
@@ -173,6 +176,8 @@ class Transport:
             body = Body(answer, self.url)
             if answer.status >= 300:
                 raise error_of(Reply(answer.status, answer.headers, body.read()), self.url)
+            if self.heard is not None:
+                self.heard(answer.headers)
             yield body
         finally:
             self._wire.release(answer)

@@ -39,7 +39,6 @@ __all__ = [
     "decode_cell",
     "decode_stored",
     "decode_whole",
-    "decompress",
     "decompress_into",
     "dtype_of",
     "grid_of",
@@ -191,7 +190,7 @@ def decode_stored(
     Returns
     -------
     memoryview or bytes
-        The blocks one after the other as a memoryview, or the one value that all their elements have as bytes.
+        The blocks one after the other as a memoryview, or the one value of all their elements as bytes.
 
     Raises
     ------
@@ -239,7 +238,7 @@ def _decode_parts(
         needed = _needed(geometry, blocks)
     else:
         needed, payloads = blocks, [payloads[n] for n in blocks]
-    raw = decompress(compact_chunk(header, preamble, needed, payloads))
+    raw = _decompress(compact_chunk(header, preamble, needed, payloads))
     return raw[header.blocksize :] if len(needed) > len(blocks) else raw
 
 
@@ -269,7 +268,7 @@ def decode_whole(
         return _pick(geometry, header, blocks, _decode_in_frame(geometry, header, data))
     starts = block_starts(header, data) if header.has_blocks else None
     if len(blocks) == header.nblocks or starts is None or header.blocksize != geometry.blocksize:
-        return _pick(geometry, header, blocks, decompress(data))
+        return _pick(geometry, header, blocks, _decompress(data))
     delta = 3 in header.filters and not header.memcpyed and blocks[0] != 0
     needed = (0, *blocks) if delta else blocks
     view, order = memoryview(data), np.sort(starts)
@@ -277,7 +276,7 @@ def decode_whole(
     payloads = [view[starts[n] : stop] for n, stop in zip(needed, stops.tolist(), strict=True)]
     if header.memcpyed:
         payloads = [view[starts[n] : starts[n] + header.block_nbytes(n)] for n in needed]
-    raw = decompress(compact_chunk(header, view[: int(order[0])], needed, payloads))
+    raw = _decompress(compact_chunk(header, view[: int(order[0])], needed, payloads))
     return raw[header.blocksize :] if delta else raw
 
 
@@ -299,8 +298,8 @@ def _pick(geometry: Geometry, header: ChunkHeader, blocks: Sequence[int], raw: m
     return memoryview(b"".join([raw[n * size : (n + 1) * size] for n in blocks]))
 
 
-def decompress(chunk: bytes | memoryview) -> memoryview:
-    """Return what is in a chunk whose header was checked: that is taken at its word for the size."""
+def _decompress(chunk: bytes | memoryview) -> memoryview:
+    # The header is one that was checked: decompress2 takes its word for the size of the result
     return memoryview(_blosc2().decompress2(chunk, nthreads=1))
 
 

@@ -20,11 +20,25 @@ import numpy.typing as npt
 
 from caterva2.errors import Unsupported
 from caterva2.frame.decode import _blosc2
+from caterva2.frame.geometry import geometry_of
+from caterva2.model.manifest import Head
+from caterva2.model.selection import Selection
 
-__all__ = ["CframeFile", "cframe_of_array", "cframe_of_items", "npy_header", "npy_parts"]
+__all__ = [
+    "CframeFile",
+    "StoredFile",
+    "cframe_of_array",
+    "cframe_of_items",
+    "covered_chunks",
+    "npy_header",
+    "npy_parts",
+]
 
 SMALL_BYTES = 4 * 1024
 """Answers up to this size, in bytes, are not compressed: it would take longer than it saves."""
+
+MAX_STORED_CHUNKS = 2048
+"""Frames of more chunks are not put together of stored ones: each one more rewrites their index."""
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Chunks of plain frames, in bytes."""
@@ -107,6 +121,86 @@ class CframeFile:
         """Write a part of the array."""
         with _as_os_errors():
             self._array[where] = np.asarray(part, order="C")
+
+
+class StoredFile:
+    """A part of an array that is made of whole chunks, as a frame of just these, in a file. Blocking.
+
+    Nothing is decoded or compressed.
+
+    Parameters
+    ----------
+    file : Path
+        Is made.
+    head : Head
+        Of an array whose `covered_chunks` are not None.
+    shape : tuple of int
+        Of the part; none of them 0.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; so does the method.
+    """
+
+    def __init__(self, file: Path, head: Head, shape: tuple[int, ...]) -> None:
+        geometry, blosc2 = geometry_of(head), _blosc2()
+        header = geometry.header
+        assert header is not None
+        cparams = blosc2.CParams(
+            codec=blosc2.Codec(header.codec),
+            filters=[blosc2.Filter(number) for number in header.filters],
+            filters_meta=list(header.filters_meta),
+            typesize=header.typesize,
+            nthreads=1,
+        )
+        with _as_os_errors():
+            self._array = blosc2.empty(
+                shape,
+                dtype=geometry.dtype,
+                chunks=geometry.grid.chunks,
+                blocks=geometry.grid.blocks,
+                cparams=cparams,
+                urlpath=str(file),
+                mode="w",
+                contiguous=True,
+            )
+
+    def write(self, number: int, chunk: bytes) -> None:
+        """Write the chunk of a number, as it is stored."""
+        with _as_os_errors():
+            self._array.schunk.update_chunk(number, chunk)
+
+
+def covered_chunks(head: Head, selection: Selection) -> list[int] | None:
+    """Return the chunks that a selection of an array is made of, in order of the answer.
+
+    Returns
+    -------
+    list of int or None
+        None if it is not one of whole chunks (those at the upper edges, where the array ends), or if a chunk
+        cannot be told from a frame of others: then it is decoded and compressed anew.
+    """
+    geometry = geometry_of(head)
+    grid, header = geometry.grid, geometry.header
+    if header is None or header.use_dict or geometry.delta or not geometry.by_block:
+        return None
+    if header.typesize != geometry.dtype.itemsize:
+        return None
+    if tuple(min(chunk, n) for chunk, n in zip(grid.chunks, selection.counts, strict=True)) != grid.chunks:
+        return None  # a frame of so little would have other chunks
+    numbers = [0]
+    for axis, chunk, length, count in zip(
+        selection.axes, grid.chunks, grid.shape, grid.chunk_counts, strict=True
+    ):
+        ends = axis.stop % chunk == 0 or axis.stop == length
+        if axis.drop or axis.reverse or axis.step != 1 or axis.start % chunk or not ends:
+            return None
+        along = range(axis.start // chunk, -(-axis.stop // chunk))
+        numbers = [number * count + one for number in numbers for one in along]
+        if len(numbers) > MAX_STORED_CHUNKS:
+            return None
+    return numbers
 
 
 @contextmanager

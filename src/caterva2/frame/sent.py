@@ -6,6 +6,7 @@ that has them. Nothing is decoded to make one, and its size is known from the pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,6 @@ from caterva2.frame.chunk import (
 from caterva2.frame.decode import (
     block_extents,
     decode_whole,
-    decompress,
     decompress_into,
     is_plain,
     stored_special,
@@ -161,7 +161,7 @@ def compact_record(data: bytes, blocks: Sequence[int], blocksize: int) -> bytes:
 # -- decoding them ---------------------------------------------------------------------------------
 
 
-def decode_record(data: memoryview, grid: ChunkGrid, dtype: np.dtype[Any], cell: Cell, out: Array) -> None:
+def decode_record(data: memoryview, grid: ChunkGrid, cell: Cell, out: Array, scratch: Array) -> None:
     """Decode a record and write it where it belongs. Blocking; the GIL is released.
 
     Parameters
@@ -169,12 +169,12 @@ def decode_record(data: memoryview, grid: ChunkGrid, dtype: np.dtype[Any], cell:
     data : memoryview
         The record.
     grid : ChunkGrid
-    dtype : numpy.dtype
-        Of the elements, without Python objects.
     cell : Cell
         Of `grid`; what the record must be of.
-    out : ndarray of `dtype`
+    out : ndarray of the array's dtype, which has no Python objects
         ``out[cell.target]`` is written.
+    scratch : ndarray of uint8
+        Memory for what is decoded, if it is large enough: that of the operating system is dear.
 
     Raises
     ------
@@ -183,10 +183,8 @@ def decode_record(data: memoryview, grid: ChunkGrid, dtype: np.dtype[Any], cell:
     Unsupported
         If it takes more than the record to decode it.
     """
-    header = parse_chunk_header(data)
-    blocksize = dtype.itemsize
-    for length in grid.blocks:
-        blocksize *= length
+    header, dtype = parse_chunk_header(data), out.dtype
+    blocksize = math.prod(grid.blocks) * dtype.itemsize
     wanted, whole = len(cell.blocks) * blocksize, grid.nblocks * blocksize
     if header.cbytes != len(data) or header.nbytes not in (wanted, whole):
         raise Corrupt(f"a record of {len(data):,} bytes is not one of {wanted:,} bytes of data")
@@ -199,11 +197,15 @@ def decode_record(data: memoryview, grid: ChunkGrid, dtype: np.dtype[Any], cell:
         if header.nbytes == whole and wanted != whole:
             geometry = Geometry(None, grid, dtype, blocksize, by_block=True, delta=False)
             raw = decode_whole(geometry, header, cell.blocks, data)
-        elif (direct := _in_place(grid, cell, out)) is not None:
-            decompress_into(data, direct)
-            return
         else:
-            raw = decompress(data)
+            direct = _in_place(grid, cell, out)
+            place = direct if direct is not None else scratch[:wanted]
+            if len(place) < wanted:
+                place = np.empty(wanted, np.uint8)
+            decompress_into(data, place)
+            if direct is not None:
+                return
+            raw = place.data
     except (ValueError, RuntimeError) as error:
         if isinstance(error, Corrupt | Unsupported):
             raise

@@ -48,7 +48,7 @@ class FastLane:
         path: str = scope.get("path", "")
         prefix = path[: path.find("/", 5) + 1]  # "/data/", or "/api/" and a name
         methods, endpoint = self._routes.get(prefix, ((), None))
-        if endpoint is None or scope["method"] not in methods:
+        if endpoint is None or scope.get("method") not in methods:
             await self._other(scope, receive, send)
             return
         scope["caterva2.route"] = prefix

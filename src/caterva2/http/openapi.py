@@ -85,7 +85,12 @@ _OPERATIONS: dict[str, _Operation] = {
         {"200": "The slice", "206": "Ranges of the stored bytes", "304": "Known already"},
         "A part of an array, a frame or a file",
         [_VERSION, _IF_MATCH, _IF_NONE_MATCH, _RANGE, *_QUERY],
-        _BYTES | {"application/x-npy": {}, "application/vnd.caterva2.raw": {}},
+        _BYTES
+        | {
+            "application/x-npy": {},
+            "application/vnd.caterva2.raw": {},
+            "application/vnd.caterva2.blocks": {},
+        },
     ),
     "/api/chunk/{path}": (
         "get",

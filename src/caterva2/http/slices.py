@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -17,7 +18,15 @@ from starlette.responses import Response, StreamingResponse
 
 from caterva2.errors import BadRequest, InvalidSelection
 from caterva2.frame.decode import dtype_of, typesize_of
-from caterva2.frame.encode import CframeFile, cframe_of_array, cframe_of_items, npy_header, npy_parts
+from caterva2.frame.encode import (
+    CframeFile,
+    StoredFile,
+    cframe_of_array,
+    cframe_of_items,
+    covered_chunks,
+    npy_header,
+    npy_parts,
+)
 from caterva2.frame.geometry import geometry_of
 from caterva2.http.blocks import stored_blocks
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
@@ -46,6 +55,9 @@ LARGE_BYTES = 4 * 1024 * 1024
 PART_BYTES = 4 * 1024 * 1024
 """Large frames are made in parts of this size, in bytes, decoded."""
 
+
+CHUNKS_AT_ONCE = 4
+"""So many chunks of `PART_BYTES` at most are read at a time."""
 
 VARY = "Accept, Range, Want-Content-Digest"
 """What the answer depends on beside the URL: with a range, it is another one, not a part of the same."""
@@ -148,6 +160,9 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
         return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)
     if form == "cframe":
+        chunks = covered_chunks(head, selection) if field is None else None
+        if chunks is not None and geometry_of(head).chunk_nbytes(0) <= PART_BYTES:
+            return await _as_stored(service, wanted, chunks, headers)
         return await _on_disk(service, wanted, headers)
     return await _in_slabs(service, wanted, form, headers)
 
@@ -218,6 +233,22 @@ async def _on_disk(service: DataService, wanted: _Slice, headers: dict[str, str]
             array = await service.reader.array(head, part.selection)
             await spool.run(frame.write, part.target, array if field is None else array[field])
             del array
+        del frame
+        return await spool.response(headers, MEDIA_TYPES["cframe"])
+
+
+async def _as_stored(
+    service: DataService, wanted: _Slice, chunks: list[int], headers: dict[str, str]
+) -> Response:
+    """Answer with an array of whole chunks as a frame of just these, which is made on disk."""
+    head = wanted.head
+    async with Spool() as spool:
+        frame = await spool.run(StoredFile, spool.file, head, wanted.selection.shape)
+        for first in range(0, len(chunks), CHUNKS_AT_ONCE):
+            group = chunks[first : first + CHUNKS_AT_ONCE]
+            found = await asyncio.gather(*(service.reader.chunk(head, nchunk) for nchunk in group))
+            for number, chunk in enumerate(found, first):
+                await spool.run(frame.write, number, chunk)
         del frame
         return await spool.response(headers, MEDIA_TYPES["cframe"])
 

@@ -265,7 +265,7 @@ class Explanation:
 
     def server_timing(self) -> str:
         """Return it as a value of ``Server-Timing`` (W3C): durations are in milliseconds."""
-        if not self.upstream_bytes and not self.plans:
+        if not self.upstream_bytes and all(choice != "slice" for choice, _ in self.plans):
             return "cache;desc=hit"
         counts = {choice: [c for c, _ in self.plans].count(choice) for choice, _ in self.plans}
         choices = " ".join(f"{choice} {count}" if count > 1 else choice for choice, count in counts.items())

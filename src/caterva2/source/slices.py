@@ -44,10 +44,10 @@ SHARE_BYTES = 512 * 1024
 """It pays to give another thread this much to decode, in bytes."""
 
 INLINE_BYTES = 1024 * 1024
-"""So much is decoded at once on the loop, in bytes: in a millisecond, where a thread takes as long to begin."""
+"""So much is decoded on the loop, in bytes: that takes a millisecond, and threads would not be faster."""
 
 SMALL_BYTES = 4 * 1024 * 1024
-"""A read of blocks of this size in all, in bytes, is small: they are kept if they are read again."""
+"""A read of blocks of this size in all, in bytes, is small: it waits behind no large one."""
 
 SMALL_PIECES = 16
 """More pieces are no small read."""
@@ -365,29 +365,30 @@ class Reader:
 
     async def _fill_small(self, head: Head, pieces: Sequence[CellPiece], out: Array) -> None:
         """Decode a few pieces into `out`, without waiting for a thread if there is little to do."""
-        blocksize = geometry_of(head).blocksize
-        pages = await self._pages(head, pieces)
+        geometry = geometry_of(head)
+        pages = await self._pages(head, pieces)  # also if all is kept: that counts as use of the version
+        left = [piece for piece in pieces if not self._place_kept(head, piece, out)]
         batch = Batch(last=True)
-        for piece in pieces:
-            found = self.decoded.get(head, piece.nchunk, piece.blocks) if self.decoded.limit_bytes else None
-            if found is not None:
-                place_cell(head, piece.cell, found, out)
-                continue
+        for piece in left:
             page = pages[head.page_of(piece.nchunk)]
             extents = block_extents(head, page, piece.nchunk, piece.blocks)
-            batch.add(piece, page, extents, len(piece.blocks) * blocksize)
-        if not batch.work:
-            return
+            batch.add(piece, page, extents, len(piece.blocks) * geometry.blocksize)
         parts = await self._source.read(head, batch.extents) if batch.extents else []
-        if batch.decoded > INLINE_BYTES or not geometry_of(head).by_block:
+        if batch.decoded > INLINE_BYTES or not geometry.by_block:
             await self._decode(head, batch, parts, out, self._executor)
             return
-        for piece, page, places in batch.work:
-            raw = decode_stored(head, page, piece.nchunk, piece.blocks, [parts[place] for place in places])
-            if self.decoded.limit_bytes and isinstance(raw, memoryview):
-                self.decoded.put(head, piece.nchunk, piece.blocks, raw)
-            assert isinstance(piece, CellPiece)
-            place_cell(head, piece.cell, raw, out)
+        for piece, (_, page, places) in zip(left, batch.work, strict=True):
+            found = decode_stored(head, page, piece.nchunk, piece.blocks, [parts[place] for place in places])
+            if self.decoded.limit_bytes and isinstance(found, memoryview):
+                self.decoded.put(head, piece.nchunk, piece.blocks, found)
+            place_cell(head, piece.cell, found, out)
+
+    def _place_kept(self, head: Head, piece: CellPiece, out: Array) -> bool:
+        """Write a piece to `out` if its blocks are kept decoded."""
+        found = self.decoded.get(head, piece.nchunk, piece.blocks) if self.decoded.limit_bytes else None
+        if found is not None:
+            place_cell(head, piece.cell, found, out)
+        return found is not None
 
     async def _fill(
         self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False

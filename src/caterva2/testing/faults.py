@@ -18,7 +18,10 @@ from caterva2.errors import Changed, IntegrityError, InvalidPath, NotFound, Unav
 from caterva2.http.data import encode_pages, parse_known
 from caterva2.model.manifest import Head
 from caterva2.model.path import parse_path
+from caterva2.model.selection import parse_selection
+from caterva2.source.maker import CHUNK_TYPE, content_digest
 from caterva2.source.protocol import Source
+from caterva2.testing.making import make_part
 
 _Answer = tuple[int, dict[str, str], bytes]
 _Make = Callable[[web.Request, Head, "FaultKind | None"], Awaitable[_Answer]]
@@ -45,6 +48,7 @@ FaultKind = Literal[
     "missing-part",
     "no-end",
     "junk",
+    "no-digest",
 ]
 """What goes wrong:
 
@@ -53,7 +57,8 @@ few/many, with a Content-Length to match; ``etag`` another version's; ``no-etag`
 ``stall-midway`` half an answer, then silence; ``slow`` pieces with pauses, right in the end; ``503``, ``500``
 that status; ``not-cached`` a 504 that says so; ``reset`` the connection is closed without an answer;
 ``content-range`` of other bytes; ``whole`` Range is ignored; ``missing-part`` a part less in a multipart
-answer; ``no-end`` its end mark is missing; ``junk`` a body that means nothing.
+answer; ``no-end`` its end mark is missing; ``junk`` a body that means nothing; ``no-digest`` a
+slice without one.
 """
 
 BOUNDARY = "caterva2-part"
@@ -152,6 +157,7 @@ class FaultyOrigin:
         app = web.Application()
         app.router.add_get("/api/manifest/{path:.*}", self._manifest)
         app.router.add_get("/data/{path:.*}", self._data)
+        app.router.add_get("/api/fetch/{path:.*}", self._fetch)
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
         await self._runner.setup()
@@ -182,6 +188,9 @@ class FaultyOrigin:
 
     async def _data(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, self._data_answer)
+
+    async def _fetch(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, self._slice_answer)
 
     async def _answer(self, request: web.Request, make: _Make) -> web.StreamResponse:
         self.seen.append(
@@ -309,6 +318,15 @@ class FaultyOrigin:
         end = b"" if fault == "no-end" else f"--{BOUNDARY}--\r\n".encode()
         content_type = {"Content-Type": f"multipart/byteranges; boundary={BOUNDARY}"}
         return 206, content_type, b"".join(parts) + end
+
+    async def _slice_answer(self, request: web.Request, head: Head, fault: FaultKind | None) -> _Answer:
+        await self.gate.wait()
+        assert head.shape is not None
+        body = await make_part(self.source, head, parse_selection(request.query["slice_"], head.shape))
+        headers = {"Content-Type": CHUNK_TYPE}
+        if fault != "no-digest":
+            headers["Content-Digest"] = content_digest(body)
+        return 200, headers, body
 
     async def _bytes(self, head: Head, start: int, stop: int) -> bytes:
         return b"".join([piece async for piece in self.source.stream(head, start, stop)])

@@ -1,0 +1,119 @@
+"""Decoded blocks that are kept for small reads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import blosc2
+import numpy as np
+import pytest
+
+from caterva2.frame.geometry import geometry_of
+from caterva2.model.path import parse_path
+from caterva2.model.selection import select
+from caterva2.source.decoded import Decoded
+from caterva2.source.slices import Reader
+from caterva2.testing.memory import FileSource
+
+TRUTH = np.arange(40 * 60, dtype="i8").reshape(40, 60)
+PARAMS = {"chunks": (20, 20), "blocks": (10, 10)}
+BLOCK_BYTES = 10 * 10 * 8
+
+
+class Counted(FileSource):
+    """Counts what is read."""
+
+    reads = 0
+
+    async def read(self, head, extents):
+        self.reads += 1
+        return await super().read(head, extents)
+
+
+@pytest.fixture
+def executor():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(array, name="x.b2nd"):
+        (tmp_path / name).write_bytes(blosc2.asarray(array, **PARAMS).to_cframe())
+        return Counted(tmp_path / name, parse_path(f"r/{name}"))
+
+    return make
+
+
+async def read(reader, head, key):
+    return await reader.array(head, select(key, head.shape))
+
+
+async def test_a_block_is_kept_from_its_second_use_on(make, executor) -> None:
+    source = make(TRUTH)
+    head = await source.head(parse_path("r/x.b2nd"))
+    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=1 << 20)
+    for reads, kept in ((1, 0), (2, 1), (2, 1), (2, 1)):
+        assert await read(reader, head, (3, 4)) == TRUTH[3, 4]
+        assert (source.reads, reader.decoded.stats.cached_bytes) == (reads, kept * BLOCK_BYTES)
+    assert (reader.decoded.stats.hits, reader.decoded.stats.misses) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "key", [(slice(5, 25), slice(5, 45)), (slice(0, 40, 7), 59), (slice(None, None, -3),)]
+)
+async def test_what_is_kept_is_what_was_stored(make, executor, key) -> None:
+    source = make(TRUTH)
+    head = await source.head(parse_path("r/x.b2nd"))
+    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=1 << 20)
+    for _ in range(4):
+        np.testing.assert_array_equal(await read(reader, head, key), TRUTH[key])
+    assert reader.decoded.stats.hits
+    assert source.reads == 2
+
+
+async def test_nothing_is_kept_without_a_budget(make, executor) -> None:
+    source = make(TRUTH)
+    head = await source.head(parse_path("r/x.b2nd"))
+    reader = Reader(source, executor, limit_bytes=1 << 30)
+    for _ in range(3):
+        await read(reader, head, (3, 4))
+    assert (source.reads, reader.decoded.stats.cached_bytes) == (3, 0)
+
+
+async def test_a_new_version_and_another_dataset_have_nothing_of_it(make, executor) -> None:
+    source = make(TRUTH)
+    head = await source.head(parse_path("r/x.b2nd"))
+    decoded = Decoded(1 << 20)
+    block = memoryview(bytes(geometry_of(head).blocksize))
+    for _ in range(2):
+        decoded.put(head, 0, [0], block)
+    assert decoded.get(head, 0, [0]) == block
+    assert decoded.get(head.named("another", 2), 0, [0]) is None
+    other = await make(TRUTH, "y.b2nd").head(parse_path("r/y.b2nd"))
+    assert decoded.get(other.named(head.etag, head.generation), 0, [0]) is None
+
+
+async def test_blocks_stay_within_the_budget_and_hold_no_others_in_memory(make) -> None:
+    head = await make(TRUTH).head(parse_path("r/x.b2nd"))
+    decoded = Decoded(3 * BLOCK_BYTES)
+    large = bytes(4 * BLOCK_BYTES)
+    for _ in range(2):
+        decoded.put(head, 0, [0, 1, 2, 3], memoryview(large))
+    assert decoded.stats.cached_bytes == 3 * BLOCK_BYTES
+    assert decoded.get(head, 0, [0]) is None
+    found = decoded.get(head, 0, [3])
+    assert found is not None
+    assert len(found.obj) == BLOCK_BYTES
+
+
+async def test_who_reads_everything_once_pushes_out_nothing(make, executor) -> None:
+    source = make(TRUTH)
+    head = await source.head(parse_path("r/x.b2nd"))
+    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=2 * BLOCK_BYTES)
+    for _ in range(2):
+        await read(reader, head, (0, 0))
+    for row in range(0, 40, 10):
+        for column in range(0, 60, 10):
+            await read(reader, head, (row, column))
+    reads = source.reads
+    await read(reader, head, (9, 9))
+    assert source.reads == reads
