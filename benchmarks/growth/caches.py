@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import urllib3
 from benchmarks.growth.table import Table, ms
-from benchmarks.services import Three, rss_mb
+from benchmarks.services import Three, cpu_s, rss_mb
 from tests.conftest import Process, Site
 
 import caterva2
@@ -40,7 +40,9 @@ def _column(three: Three, side: int) -> dict[str, float]:
     three.publisher().url("publisher")
     subscriber = three.subscriber()
     three.wait_ready(subscriber, 2)
+    before = cpu_s(subscriber.popen.pid)
     column = {"filled by a download, s": ms(lambda: _download(subscriber)) / 1e3}
+    column["… CPU of the subscriber, s"] = cpu_s(subscriber.popen.pid) - before
     column["… memory of the subscriber after it, MB"] = rss_mb(subscriber.popen.pid)
     metrics = three.metrics("subscriber", subscriber)
     cached = int(metrics["cache_used_bytes"])
@@ -68,7 +70,7 @@ def _first(subscriber: Process, side: int, how: str) -> dict[str, float]:
 
 
 def _evicted(three: Three, cached: int) -> dict[str, float]:
-    """Start with a quota of 1 % less, and read what is not here."""
+    """Start with a quota of 1 % less, and read what is not here: more is evicted than is needed."""
     subscriber = three.subscriber("subscriber", "--quota", str(int(cached * 0.99)))
     three.wait_ready(subscriber, 2)
     with caterva2.connect(subscriber.url("subscriber")) as client:
@@ -76,7 +78,7 @@ def _evicted(three: Three, cached: int) -> dict[str, float]:
         took_ms = ms(lambda: client[f"foo/{OTHER}"][0, 0])
     metrics = three.metrics("subscriber", subscriber)
     return {
-        "read that evicts 1 %, ms": took_ms,
+        "read for which a tenth is evicted, ms": took_ms,
         "… extents evicted": metrics["cache_evicted_total"],
         "… memory, MB": rss_mb(subscriber.popen.pid),
         "… event loop late at most, ms": metrics["loop_lag_max_seconds"] * 1e3,
