@@ -2,12 +2,14 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 
 import pytest
 
 from caterva2.bus.buckets import DATA, Bucket, Gone
 from caterva2.bus.server import NatsServer
 from caterva2.bus.view import View
+from caterva2.turns import TURN_S
 
 
 class Mirror:
@@ -270,3 +272,30 @@ async def test_all_is_told_sorted_by_key_and_the_last_change_of_a_key_last(
     assert told != sorted(told)
     for begin in range(0, 20, 7):
         assert told[begin : begin + 7] == sorted(told[begin : begin + 7])
+
+
+async def test_others_have_their_turn_while_much_is_told(write, bus, spawn, eventually):
+    """Counted in what is told between two turns, whatever the machine takes for it."""
+    await write(**{f"foo__{number:03}": b"1" for number in range(100)})
+    most = told = 0
+
+    class Slow(Mirror):
+        def change(self, change):
+            nonlocal told
+            told += 1
+            ends = time.monotonic() + TURN_S
+            while time.monotonic() < ends:
+                pass
+            super().change(change)
+
+    async def others():
+        nonlocal most, told
+        while True:
+            most, told = max(most, told), 0
+            await asyncio.sleep(0)
+
+    mirror = Slow()
+    spawn(others())
+    spawn(View(bus, DATA, ">", mirror).run())
+    await eventually(lambda: len(mirror.values) == 100)
+    assert most < 5

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
+from caterva2.client import connect
 from caterva2.model.path import DatasetPath
 from caterva2.testing.contracts import all_extents
 from caterva2.testing.memory import FileSource
@@ -72,6 +74,28 @@ async def test_each_flipped_byte_is_found_and_none_is_served(
     assert ask.metric(url, "caterva2_subscriber_cache_misses") == fetched
     again.stop()
     assert mirrors()  # what was wrong has been mended on disk
+
+
+async def test_none_is_sent_as_it_is_stored_either(
+    start, restart, ask, root, mirrors, arrays, read_all_right
+) -> None:
+    """To our client, which decodes itself."""
+    _, subscriber = start()
+    read_all_right(subscriber.url("subscriber"))
+    subscriber.stop()
+    chance, mirror_of = random.Random(5), mirrors()
+    files = [root / name for name in arrays]
+    for file in files:
+        extent = next(e for e in await extents_of(file) if e.size > 1000)
+        flip(mirror_of[file], chance.randrange(extent.offset, extent.stop), chance)
+
+    again = restart()
+    with connect(again.url("subscriber")) as client:
+        for name, array in arrays.items():
+            opened = client[f"foo/{name}"]
+            opened[0, 0, 0]  # without Blosc2, if it is the first
+            np.testing.assert_array_equal(opened[...], array)
+    assert ask.metric(again.url("subscriber"), REJECTED) == len(files)
 
 
 def test_a_presence_map_that_claims_everything_is_not_believed(

@@ -31,6 +31,18 @@ def test_arrays_round_trip(store, dtype, shape):
     assert (loaded.shape, loaded.dtype, loaded.tobytes()) == (array.shape, array.dtype, array.tobytes())
 
 
+@pytest.mark.parametrize(
+    "dtype", ["i1", "<i2", "f4", ">f8", "c16", "S5", [("a", "<i4"), ("b", "S3")]], ids=str
+)
+def test_small_arrays_of_the_same_kind_are_not_taken_for_each_other(dtype):
+    for shape in ((), (3,), (10, 10, 4)):
+        for value in (0, 1, 255, 0):
+            array = np.empty(shape, dtype)
+            array.reshape(-1).view("u1")[:] = value
+            found = np.asarray(blosc2.ndarray_from_cframe(cframe_of_array(array))[...])
+            assert found.reshape(shape).astype(array.dtype, copy=False).tobytes() == array.tobytes()
+
+
 def test_views_are_written_in_c_order():
     array = np.arange(60).reshape(3, 4, 5).transpose(2, 0, 1)[::-1]
     assert np.array_equal(blosc2.ndarray_from_cframe(cframe_of_array(array))[...], array)

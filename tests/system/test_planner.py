@@ -42,7 +42,7 @@ def far(groups: Stack, tmp_path: Path) -> Iterator[Stack]:
     """The same, with a subscriber of the first group that has the slow link alone to its publisher."""
     with Network() as network:
         link = network.link(1, delay_s=DELAY_S)
-        groups.slow = link  # type: ignore[attr-defined]  # for the tests here
+        groups.slow = link
         link.target = int(groups.urls["publisher"].rpartition(":")[2])
         groups.commands["publisher"][groups.commands["publisher"].index("--url") + 1] = (
             f"http://127.0.0.1:{link.port}"
@@ -65,7 +65,7 @@ def read(groups: Stack, name: str, array: np.ndarray, text: str) -> str:
 
 
 def moved(groups: Stack) -> int:
-    return groups.slow.received_bytes  # type: ignore[attr-defined,no-any-return]
+    return groups.slow.received_bytes
 
 
 @pytest.mark.parametrize("text", CUT)
@@ -102,7 +102,8 @@ def test_a_tier_has_slices_made_for_those_below(far, array) -> None:
 
 
 def test_never_means_never(far, array) -> None:
-    far.start("plain", 0, "subscriber", "--slices", "never")
+    (far.directory / "none.toml").write_text('[subscriber]\nslices = "never"\n')
+    far.start("plain", 0, "subscriber")
     far.wait_current("plain")
     assert read(far, "plain", array, "7").startswith('plan;desc="blocks"')
     assert read(far, "plain", array, "7") == "cache;desc=hit"

@@ -41,6 +41,9 @@ KEPT_BYTES = 64 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
 """Largest slice that is asked for, in bytes, decoded; larger answers are made of several."""
 
+NEAR_S = 0.002
+"""A host that is nearer than this is asked for no slices, in seconds: what is stored costs it least."""
+
 LOOKED_AT = 128
 """So many pieces of a selection are looked at to see what is missing; the others are taken to be alike."""
 
@@ -193,8 +196,9 @@ class Slices:
     ) -> Costs | None:
         """Return what each way would cost; None where nothing is missing, or a slice is out of question."""
         round_trip_s = maker.link.round_trip_s
-        nbytes = selection.size * geometry_of(head).dtype.itemsize
-        if round_trip_s is None or nbytes > MOST_BYTES or self._is_paused(maker):
+        if round_trip_s is None or round_trip_s < NEAR_S or self._is_paused(maker):
+            return None
+        if selection.size * geometry_of(head).dtype.itemsize > MOST_BYTES:
             return None
         way = Way(round_trip_s, maker.link.bytes_per_s)
         costs = estimate(way, head, selection, everything(head, selection))

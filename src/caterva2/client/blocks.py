@@ -80,14 +80,14 @@ class Decoders:
             self._process = os.getpid()
         return executor
 
-    def scratch(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """Return memory of this thread for what it decodes: at least so many bytes, until the next call."""
+    def scratch(self, use: str, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Return memory of this thread for some use: at least so many bytes, until the next call for it."""
         import numpy as np
 
-        kept: npt.NDArray[np.uint8] | None = getattr(self._of_thread, "scratch", None)
+        kept: npt.NDArray[np.uint8] | None = getattr(self._of_thread, use, None)
         if kept is None or len(kept) < nbytes:
             kept = np.empty(nbytes, np.uint8)
-            self._of_thread.scratch = kept if nbytes <= PIECE_BYTES else None
+            setattr(self._of_thread, use, kept if nbytes <= PIECE_BYTES else None)
         return kept
 
     def close(self) -> None:
@@ -141,7 +141,9 @@ class _Share:
         from caterva2.frame.sent import decode_record
 
         layout = self.layout
-        scratch = self.decoders.scratch(max(len(cell.blocks) for cell in self.cells) * layout.blocksize)
+        scratch = self.decoders.scratch(
+            "decoded", max(len(cell.blocks) for cell in self.cells) * layout.blocksize
+        )
         for cell, record in zip(self.cells, self.records, strict=True):
             decode_record(record, layout.grid, cell, self.target, scratch)
 
@@ -223,7 +225,8 @@ def read_blocks(
                 if share.nbytes >= SHARE_BYTES:
                     given.give(share)
                     share = _Share(layout, target, decoders)
-                share.add(cell, _record(stream, layout.most))
+                kept = decoders if alone and not share.cells else None
+                share.add(cell, _record(stream, layout.most, kept))
             share.decode()  # here: while the others are at theirs
     except Corrupt as error:
         raise Caterva2Error(f"the answer is not what was asked for: {error}") from error
@@ -231,12 +234,15 @@ def read_blocks(
         raise Caterva2Error("the answer has more blocks than were asked for")
 
 
-def _record(stream: Stream, most: int) -> memoryview:
+def _record(stream: Stream, most: int, kept: Decoders | None) -> memoryview:
+    """Return a record, in memory that its thread keeps if it is decoded before the next one is received."""
     import numpy as np
 
     (size,) = _SIZE.unpack(stream.read_exactly(_SIZE.size))
     if size > most:
         raise Caterva2Error(f"the answer has a block of {size:,} bytes, which is not what was asked for")
-    record = np.empty(size, np.uint8).data  # which is not filled with zeros first
+    # neither is filled with zeros first
+    memory = np.empty(size, np.uint8) if kept is None else kept.scratch("received", size)
+    record = memory[:size].data
     stream.read_into(record)
     return record

@@ -126,8 +126,9 @@ class Answer:
         self._parsed = parsed
         self.status, self.headers = parsed.status, parsed.headers
         # With a length, and without anything else that frames it, the parser is not needed for the rest
-        length = None if "transfer-encoding" in self.headers else self.headers.get("content-length")
-        self._left = None if length is None or parsed.done else int(length) - parsed.received
+        coded, length = "transfer-encoding" in self.headers, self.headers.get("content-length")
+        self._until_closed = not coded and length is None
+        self._left = None if length is None or coded or parsed.done else int(length) - parsed.received
         self._failed: OSError | None = None
 
     @property
@@ -212,10 +213,10 @@ class Answer:
         data = self._sock.recv(RECEIVE_BYTES)
         if data:
             self._parsed.feed(data)
-        elif self._parsed.keep:  # there was to be an end
-            raise Broken("the connection was closed within an answer")
-        else:
+        elif self._until_closed:
             self._parsed.done = True
+        else:
+            raise Broken("the connection was closed within an answer")
 
     def stop(self) -> None:
         """End the reading of another thread: it sees the end of the body, or a broken connection."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -39,6 +40,9 @@ SMALL_BYTES = 4 * 1024
 
 MAX_STORED_CHUNKS = 2048
 """Frames of more chunks are not put together of stored ones: each one more rewrites their index."""
+
+LEAST_SAMPLE_BYTES = 4
+"""Fewer bytes than this may be found elsewhere in a frame as well."""
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Chunks of plain frames, in bytes."""
@@ -78,10 +82,27 @@ def cframe_of_array(array: Array) -> bytes:
     """
     if array.dtype.hasobject:
         raise Unsupported(f"arrays of dtype {array.dtype} cannot be encoded: they hold Python objects")
-    blosc2 = _blosc2()
-    cparams = _cparams(array.nbytes, array.dtype.itemsize)
     contiguous = np.asarray(array, order="C")  # ascontiguousarray would make 0-d arrays 1-d
-    return bytes(blosc2.asarray(contiguous, cparams=cparams).to_cframe())
+    if 0 < array.nbytes <= SMALL_BYTES and (around := _around(array.shape, array.dtype)):
+        return contiguous.tobytes().join(around)
+    return _compressed(contiguous)
+
+
+def _compressed(array: Array) -> bytes:
+    cparams = _cparams(array.nbytes, array.dtype.itemsize)
+    return bytes(_blosc2().asarray(array, cparams=cparams).to_cframe())
+
+
+@lru_cache(maxsize=1024)
+def _around(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[bytes, bytes] | None:
+    """Return what is before and behind the elements of a small array in its frame; None if they are cut up.
+
+    They are not compressed, so that all such frames differ in them alone.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    sample = random.Random(nbytes).randbytes(nbytes)
+    around = _compressed(np.frombuffer(sample, dtype).reshape(shape)).split(sample)
+    return (around[0], around[1]) if len(around) == 2 and nbytes >= LEAST_SAMPLE_BYTES else None
 
 
 class CframeFile:

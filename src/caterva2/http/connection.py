@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from caterva2.http.problems import MEDIA_TYPE, problem
+from caterva2.http.together import Together
 
 __all__ = ["HEAD_S", "MAX_CONNECTIONS", "MAX_HEAD_BYTES", "STALL_S", "Connection"]
 
@@ -55,6 +56,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._answering: asyncio.Task[Any] | None = None  # Any: the app's, of no use
+        self._out: Together
         self._served, self.app = self.app, self._answer
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +71,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self._out = Together(transport, self.loop)
         self._head_timer = self.loop.call_later(HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -107,6 +110,13 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._disarm_head()
         super().on_headers_complete()
+        self.cycle.transport = self._out  # its task has not begun yet
+
+    def on_response_complete(self) -> None:
+        """Note that the next answer may begin."""
+        self._out.flush()
+        self._out.begin()
+        super().on_response_complete()
 
     def on_message_complete(self) -> None:
         """Note that the next head may begin."""

@@ -46,6 +46,9 @@ Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 INLINE_BYTES = 256 * 1024
 """So much is copied at once on the loop, in bytes: a thread takes longer to begin."""
 
+INLINE_FRAME_BYTES = 64 * 1024
+"""The same where it is made a frame: half a millisecond."""
+
 BODY_PIECE_BYTES = 1 << 20
 """Larger answers are written in pieces of this size, in bytes."""
 
@@ -187,7 +190,7 @@ async def _made(array: Array, field: str | None, form: SliceForm, headers: dict[
         array = array[field]
     if form == "raw":
         headers |= _raw_headers(array.shape, array.dtype)
-    if form != "cframe" and array.nbytes <= INLINE_BYTES:
+    if array.nbytes <= (INLINE_FRAME_BYTES if form == "cframe" else INLINE_BYTES):
         parts = _encode(array, form)
     else:  # even a copy to C order would keep all others waiting, here
         parts = await run_in_threadpool(_encode, array, form)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +100,9 @@ class FileSource:
         self.extents_read += len(extents)
         self.bytes_read += sum(extent.size for extent in extents)
         return [self.pread(extent.offset, extent.size) for extent in extents]
+
+    async def prepare(self, head: Head, groups: AsyncGenerator[Sequence[Extent]]) -> None:
+        """Do nothing: all is here."""
 
     async def stream(
         self,
