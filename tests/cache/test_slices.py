@@ -63,6 +63,15 @@ class TestChoice:
             await part(cached, reader, "")
             assert not maker.made
 
+    @pytest.mark.parametrize(("text", "made"), [("5, 5, 5", True), ("", False), ("3:3", False)])
+    async def test_choice_is_known_before(self, reading, maker, text, made):
+        async with reading() as (cached, reader):
+            head = await cached.head(PATH)
+            assert reader.is_made(head, parse_selection(text, ARRAY.shape)) == made
+            assert not maker.made  # only asked
+            await part(cached, reader, text)
+            assert bool(maker.made) == made
+
     async def test_nearby_blocks_are_fetched(self, reading, maker):
         maker.link.answered(0.0002)
         async with reading() as (cached, reader):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from caterva2.frame.write import write_array
+from caterva2.http.negotiation import BLOCKS_TYPE
 from caterva2.testing.network import Network
 
 from ..stacked import RAW, Stack, wait_for
@@ -78,6 +79,16 @@ def test_what_is_cut_crosses_the_link_as_a_slice_and_once(far, array, text) -> N
     before = moved(far)
     assert read(far, "far", array, text) == "cache;desc=hit"
     assert moved(far) - before < 4096  # but a probe, perhaps
+
+
+def test_blocks_are_sent_as_stored_once_they_are_here(far: Stack, array: np.ndarray) -> None:
+    def form() -> str:
+        url = "/api/fetch/foo/x.b2nd?slice_=3,3,3"
+        return far.get("far", url, Accept=f"{BLOCKS_TYPE}, application/x-npy;q=0.5").headers["Content-Type"]
+
+    assert form() == "application/x-npy"  # of a slice
+    read(far, "far", array, "")
+    assert form() == BLOCKS_TYPE
 
 
 def test_what_is_read_again_comes_to_be_here(far, array) -> None:

@@ -163,22 +163,31 @@ class Slices:
         """Have a part at hand for `slice`, if that is what it is read by; return whether it is."""
         return await self._made(head, selection) is not None
 
+    def chooses(self, head: Head, selection: Selection) -> bool:
+        """Return whether `slice` would have a part made elsewhere, as far as is known now."""
+        if not selection.size:
+            return False
+        if self._kept.nbytes and self._kept.get(_key(head, selection)):
+            return True
+        planned = self._plan(head, selection)
+        if planned is None:
+            return False
+        _, costs = planned
+        if costs.choice != "slice":
+            _explain(costs)
+        return costs.choice == "slice"
+
     async def _made(self, head: Head, selection: Selection) -> MadeSlice | None:
-        version = self._store.find(head.path, head.etag)
-        if (version is not None and (version.complete or version.superseded)) or not selection.size:
+        if not selection.size:
             return None
-        key = _key(head, selection)
-        if self._kept.nbytes and (made := self._kept.get(key)):
+        if self._kept.nbytes and (made := self._kept.get(_key(head, selection))):
             self.stats.kept += 1
             return made
-        maker = self._maker(head.path)
-        if maker is None:
+        planned = self._plan(head, selection)
+        if planned is None:
             return None
-        costs = self._costs(maker, head, selection, version)
-        if costs is None:
-            return None
-        if (explanation := explained()) is not None:
-            explanation.plans.append((costs.choice, costs))
+        maker, costs = planned
+        _explain(costs)
         if costs.choice == "chunks":
             self.stats.chunks += 1
             await self._follow_ups.fetch_chunks(head, selection)
@@ -190,6 +199,15 @@ class Slices:
         return made
 
     # -- planning --------------------------------------------------------------------------------
+
+    def _plan(self, head: Head, selection: Selection) -> tuple[SliceMaker, Costs] | None:
+        """Return who would make a part, and what each way would cost; None where there is no choice."""
+        version = self._store.find(head.path, head.etag)
+        if version is not None and (version.complete or version.superseded):
+            return None
+        maker = self._maker(head.path)
+        costs = None if maker is None else self._costs(maker, head, selection, version)
+        return None if maker is None or costs is None else (maker, costs)
 
     def _costs(
         self, maker: SliceMaker, head: Head, selection: Selection, version: Version | None
@@ -286,6 +304,11 @@ class Slices:
             return True
         del self._paused_until[maker.name]
         return False
+
+
+def _explain(costs: Costs) -> None:
+    if (explanation := explained()) is not None:
+        explanation.plans.append((costs.choice, costs))
 
 
 def _key(head: Head, selection: Selection) -> _Key:

@@ -157,8 +157,10 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     if form == "chunk":
         return await made_chunk(service, request, head, selection, headers)
     blocks = field is None and nbytes and prefers_blocks(accept)
-    if blocks and (response := await stored_blocks(service, head, selection, headers)):
-        return response
+    if blocks and not service.reader.is_made(head, selection):
+        response = await stored_blocks(service, head, selection, headers)
+        if response is not None:
+            return response
     if nbytes <= LARGE_BYTES:
         return await _made(await service.reader.array(head, selection), field, form, headers)
     wanted = _Slice(head, selection, field)

@@ -72,6 +72,10 @@ class SliceSource(Protocol):
         """Return a part of ``selection.counts``; None if it is to be read by extents."""
         ...
 
+    def chooses(self, head: Head, selection: Selection) -> bool:
+        """Return whether that is how a part would be read now."""
+        ...
+
     async def prepare(self, head: Head, selection: Selection) -> bool:
         """Have a part at hand for `slice`; return whether it is, or its extents are to be prepared."""
         ...
@@ -171,6 +175,10 @@ class Reader:
             return None
         out = await self._made.slice(head, selection)
         return None if out is None else _as_asked(out, selection)
+
+    def is_made(self, head: Head, selection: Selection) -> bool:
+        """Return whether `made` is going to return a part, as far as is known."""
+        return self._made is not None and head.kind == "array" and self._made.chooses(head, selection)
 
     async def slabs(self, head: Head, selection: Selection) -> AsyncGenerator[Selection]:
         """Cut a large part of an array into slabs, to be read one after the other by `slab`.
