@@ -6,6 +6,7 @@ import blosc2
 import numpy as np
 import pytest
 
+from caterva2.frame.decode import _blosc2, is_ready
 from caterva2.frame.geometry import geometry_of
 from caterva2.model.path import parse_path
 from caterva2.model.selection import select
@@ -32,6 +33,12 @@ class Counted(FileSource):
 def executor():
     with ThreadPoolExecutor(2) as pool:
         yield pool
+
+
+@pytest.fixture(autouse=True)
+def ready():
+    """The decoder is there, as from the second read of a process on."""
+    _blosc2()
 
 
 @pytest.fixture
@@ -117,3 +124,20 @@ async def test_who_reads_everything_once_pushes_out_nothing(make, executor) -> N
     reads = source.reads
     await read(reader, head, (9, 9))
     assert source.reads == reads
+
+
+async def test_the_first_read_imports_the_decoder_in_a_thread(make, executor, monkeypatch) -> None:
+    """On the event loop that would keep all others waiting for as long as it takes."""
+    source, jobs = make(TRUTH), []
+    head = await source.head(parse_path("r/x.b2nd"))
+    submit = executor.submit
+    monkeypatch.setattr(executor, "submit", lambda *job, **more: jobs.append(job) or submit(*job, **more))
+    reader = Reader(source, executor, limit_bytes=1 << 30)
+    _blosc2.cache_clear()
+    assert not is_ready()
+    assert await read(reader, head, (3, 4)) == TRUTH[3, 4]
+    assert jobs
+    assert is_ready()
+    jobs.clear()
+    assert await read(reader, head, (5, 6)) == TRUTH[5, 6]
+    assert not jobs

@@ -43,6 +43,7 @@ __all__ = [
     "dtype_of",
     "grid_of",
     "is_plain",
+    "is_ready",
     "place_cell",
     "stored_special",
     "typesize_of",
@@ -61,6 +62,11 @@ def _blosc2() -> Any:  # Any: the module ships no types
 
     blosc2.set_releasegil(True)
     return blosc2
+
+
+def is_ready() -> bool:
+    """Return whether decoding can begin at once; else it imports Blosc2 first, which takes a second."""
+    return bool(_blosc2.cache_info().currsize)
 
 
 # -- what to fetch ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import InvalidSelection, NotFound, TooLarge
-from caterva2.frame.decode import block_extents, decode_stored, place_cell, stored_special
+from caterva2.frame.decode import block_extents, decode_stored, is_ready, place_cell, stored_special
 from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head
@@ -382,7 +382,7 @@ class Reader:
             extents = block_extents(head, page, piece.nchunk, piece.blocks)
             batch.add(piece, page, extents, len(piece.blocks) * geometry.blocksize)
         parts = await self._source.read(head, batch.extents) if batch.extents else []
-        if batch.decoded > INLINE_BYTES or not geometry.by_block:
+        if batch.decoded > INLINE_BYTES or not geometry.by_block or not is_ready():
             await self._decode(head, batch, parts, out, self._executor)
             return
         for piece, (_, page, places) in zip(left, batch.work, strict=True):
