@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: install demo test check bench bench-cache bench-changes bench-tiers bench-growth bench-peers docs pins clean help
+.PHONY: install demo test check bench bench-cache bench-changes bench-tiers bench-planner bench-growth bench-peers docs pins clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -51,6 +51,9 @@ bench-changes: install ## Measure changes: latency, bytes moved, scale
 
 bench-tiers: install ## Measure tiers: 1, 4 and 16 readers on a LAN of one dataset behind a slow link
 	$(BIN)/python -m pytest -q -s benchmarks/test_tiers.py
+
+bench-planner: install ## Measure cold reads over a slow link, with and without the planner
+	$(BIN)/python -m pytest -q -s -p no:benchmark benchmarks/test_planner.py
 
 bench-peers: install ## Measure beside the peers, each in its own environment (a quarter of an hour; SIZE=small: a try)
 	$(BIN)/python -m benchmarks.peers --size $(or $(SIZE),full)
