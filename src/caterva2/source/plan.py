@@ -22,6 +22,7 @@ from caterva2.model.selection import Axis, Selection
 __all__ = ["CellPiece", "Piece", "PointsPiece", "bounded", "cell_pieces", "point_pieces"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
+Scratch = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
 POINTS_PIECE_BYTES = 4 * 1024 * 1024
@@ -44,8 +45,10 @@ class Piece(Protocol):
         """Numbers of the blocks, ascending."""
         ...
 
-    def decode(self, head: Head, page: Page, parts: Sequence[bytes], out: Array) -> None:
-        """Decode the blocks and write what is wanted of them to `out`. Blocking.
+    def decode(
+        self, head: Head, page: Page, parts: Sequence[bytes], out: Array, scratch: Scratch | None = None
+    ) -> None:
+        """Decode the blocks, in `scratch` if there is one, and write what is wanted to `out`. Blocking.
 
         Raises
         ------
@@ -71,9 +74,11 @@ class CellPiece:
         """Numbers of the blocks, ascending."""
         return self.cell.blocks
 
-    def decode(self, head: Head, page: Page, parts: Sequence[bytes], out: Array) -> None:
+    def decode(
+        self, head: Head, page: Page, parts: Sequence[bytes], out: Array, scratch: Scratch | None = None
+    ) -> None:
         """Write ``out[cell.target]``."""
-        decode_cell(head, page, self.cell, parts, out)
+        decode_cell(head, page, self.cell, parts, out, scratch=scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,14 @@ class PointsPiece:
     target: tuple[Any, ...]  # Any: what numpy takes as a key
     grid: ChunkGrid
 
-    def decode(self, head: Head, page: Page, parts: Sequence[bytes], out: Array) -> None:
+    def decode(
+        self,
+        head: Head,
+        page: Page,
+        parts: Sequence[bytes],
+        out: Array,
+        scratch: Scratch | None = None,  # noqa: ARG002  # few blocks: their own memory is small
+    ) -> None:
         """Write ``out[target]``."""
         elements = decode_blocks(head, page, self.nchunk, self.blocks, parts)
         numbers: Indices = np.zeros((), np.int64)

@@ -486,5 +486,7 @@ def _take(pieces: Iterator[Piece]) -> list[Piece]:
 def _decode_share(
     head: Head, work: Sequence[tuple[Piece, Page, list[int]]], parts: list[bytes], out: Array
 ) -> None:
+    most = max(len(piece.blocks) for piece, _, _ in work)
+    scratch = np.empty(most * geometry_of(head).blocksize, np.uint8) if len(work) > 1 else None
     for piece, page, places in work:
-        piece.decode(head, page, [parts[place] for place in places], out)
+        piece.decode(head, page, [parts[place] for place in places], out, scratch)
