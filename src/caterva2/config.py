@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from urllib.parse import urlsplit
 
 from caterva2.errors import ConfigError
+from caterva2.memory import memory_bytes
 
 __all__ = [
     "SHARED",
@@ -207,7 +208,8 @@ class SubscriberSettings(ServiceSettings):
     answer_limit_bytes : int
         Largest slice that is made, decoded.
     decoded_cache_bytes : int
-        Most memory that decoded blocks take which small reads use again and again; 0 to keep none.
+        Most memory that decoded blocks take which are read again and again; by default an eighth of what
+        there is, 0 to keep none.
     gap_bytes : int
         Extents that are this near in the file are fetched as one range.
     upstream_requests : int
@@ -243,7 +245,7 @@ class SubscriberSettings(ServiceSettings):
     min_free_bytes: int = 256 * MIB
     durability: Literal["process", "power"] = "process"
     answer_limit_bytes: int = 4096 * MIB
-    decoded_cache_bytes: int = 256 * MIB
+    decoded_cache_bytes: int = field(default_factory=lambda: memory_bytes() // 8)
     gap_bytes: int = 16 * 1024
     upstream_requests: int = 8
     upstream_timeout_s: float = 10.0

@@ -81,14 +81,15 @@ def test_what_is_cut_crosses_the_link_as_a_slice_and_once(far, array, text) -> N
     assert moved(far) - before < 4096  # but a probe, perhaps
 
 
-def test_blocks_are_sent_as_stored_once_they_are_here(far: Stack, array: np.ndarray) -> None:
+def test_blocks_are_sent_as_stored_once_they_are_here(far: Stack) -> None:
     def form() -> str:
         url = "/api/fetch/foo/x.b2nd?slice_=3,3,3"
         return far.get("far", url, Accept=f"{BLOCKS_TYPE}, application/x-npy;q=0.5").headers["Content-Type"]
 
     assert form() == "application/x-npy"  # of a slice
-    read(far, "far", array, "")
+    assert far.get("far", "/api/download/foo/x.b2nd").status == 200
     assert form() == BLOCKS_TYPE
+    assert form() == "application/x-npy"  # used again: decoded here, and kept
 
 
 def test_what_is_read_again_comes_to_be_here(far, array) -> None:

@@ -26,7 +26,7 @@ from caterva2.frame.chunk import (
     special_chunk,
 )
 from caterva2.frame.geometry import Geometry, dtype_of, geometry_of, grid_of, typesize_of
-from caterva2.frame.scatter import scatter
+from caterva2.frame.scatter import scatter, scatter_blocks
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.grid import Cell
 from caterva2.model.manifest import Head
@@ -44,6 +44,7 @@ __all__ = [
     "grid_of",
     "is_plain",
     "is_ready",
+    "place_blocks",
     "place_cell",
     "stored_special",
     "typesize_of",
@@ -119,9 +120,7 @@ def _needed(geometry: Geometry, blocks: Sequence[int]) -> Sequence[int]:
 # -- decoding --------------------------------------------------------------------------------------
 
 
-def decode_cell(
-    head: Head, page: Page, cell: Cell, parts: Sequence[bytes], out: Array, *, scratch: Scratch | None = None
-) -> None:
+def decode_cell(head: Head, page: Page, cell: Cell, parts: Sequence[bytes], out: Array) -> None:
     """Decode what a cell needs of a chunk and write it where it belongs. Blocking.
 
     Parameters
@@ -135,9 +134,6 @@ def decode_cell(
         Of the extents that `cell_extents` gave, in that order.
     out : ndarray of dtype `dtype_of`
         The result before dimensions are dropped or reversed; ``out[cell.target]`` is written.
-    scratch : ndarray of uint8, optional
-        Memory for what is decoded, used if it is large enough: that of the system is cleared page by page
-        first, which takes half as long as decoding.
 
     Raises
     ------
@@ -146,7 +142,13 @@ def decode_cell(
     Unsupported
         If a codec or filter is not available here; the message names it.
     """
-    place_cell(head, cell, decode_stored(head, page, cell.nchunk, cell.blocks, parts, scratch=scratch), out)
+    place_cell(head, cell, decode_stored(head, page, cell.nchunk, cell.blocks, parts), out)
+
+
+def place_blocks(head: Head, cell: Cell, found: Sequence[Scratch], out: Array) -> None:
+    """Write blocks of a cell, each as its bytes, where they belong, as `decode_cell` does."""
+    geometry = geometry_of(head)
+    scatter_blocks(found, geometry.dtype, geometry.grid.blocks, cell, out)
 
 
 def place_cell(head: Head, cell: Cell, found: memoryview | bytes, out: Array) -> None:
@@ -203,7 +205,15 @@ def decode_stored(
     *,
     scratch: Scratch | None = None,
 ) -> memoryview | bytes:
-    """Decode some blocks of a chunk, as for `decode_blocks`; in `scratch`, if there is one. Blocking.
+    """Decode some blocks of a chunk, as for `decode_blocks`. Blocking.
+
+    Parameters
+    ----------
+    head, page, nchunk, blocks, parts
+        As for `decode_blocks`.
+    scratch : ndarray of uint8, optional
+        Memory for what is decoded, used if it is large enough: that of the system is cleared page by page
+        first, which takes half as long as decoding.
 
     Returns
     -------
@@ -283,7 +293,7 @@ def decode_whole(
     data : bytes
         The chunk.
     scratch : ndarray of uint8, optional
-        As for `decode_cell`.
+        As for `decode_stored`.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from caterva2.model.grid import Cell
 
-__all__ = ["scatter"]
+__all__ = ["scatter", "scatter_blocks"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
@@ -47,6 +47,25 @@ def scatter(raw: memoryview, dtype: np.dtype[Any], blocks: tuple[int, ...], cell
         _all_at_once(elements, blocks, cell, out)
 
 
+def scatter_blocks(
+    found: Sequence[Array], dtype: np.dtype[Any], blocks: tuple[int, ...], cell: Cell, out: Array
+) -> None:
+    """Do as `scatter`, with each block in memory of its own.
+
+    Parameters
+    ----------
+    found : sequence of ndarray of uint8
+        The bytes of the blocks of ``cell.blocks``.
+    dtype, blocks, cell, out
+        As for `scatter`.
+    """
+    if len(blocks) > 1 and len(found) > 1 and len(found[0]) >= LARGE_BLOCK_BYTES:
+        _one_by_one([block.view(dtype).reshape(blocks) for block in found], cell, out)
+    else:
+        raw = found[0] if len(found) == 1 else np.concatenate(found)
+        scatter(raw.data, dtype, blocks, cell, out)
+
+
 def _all_at_once(elements: Array, blocks: tuple[int, ...], cell: Cell, out: Array) -> None:
     ndim, counts = len(blocks), [len(box) for box in cell.box]
     axes = [axis for d in range(ndim) for axis in (d, ndim + d)]
@@ -62,11 +81,11 @@ def _all_at_once(elements: Array, blocks: tuple[int, ...], cell: Cell, out: Arra
         out[cell.target] = region[np.ix_(*indices)]
 
 
-def _one_by_one(elements: Array, cell: Cell, out: Array) -> None:
+def _one_by_one(elements: Array | Sequence[Array], cell: Cell, out: Array) -> None:
     along = [
         list(_along(source, box, block, target.start))
         for source, box, block, target in zip(
-            cell.source, cell.box, elements.shape[1:], cell.target, strict=True
+            cell.source, cell.box, elements[0].shape, cell.target, strict=True
         )
     ]
     for number, parts in enumerate(itertools.product(*along)):

@@ -157,7 +157,10 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     if form == "chunk":
         return await made_chunk(service, request, head, selection, headers)
     blocks = field is None and nbytes and prefers_blocks(accept)
-    if blocks and not service.reader.is_made(head, selection):
+    if blocks and not (
+        service.reader.is_made(head, selection)
+        or service.reader.decodes(head, selection, near=_is_near(request))
+    ):
         response = await stored_blocks(service, head, selection, headers)
         if response is not None:
             return response
@@ -170,6 +173,13 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
             return await _as_stored(service, wanted, chunks, headers)
         return await _on_disk(service, wanted, headers)
     return await _in_slabs(service, wanted, form, headers)
+
+
+def _is_near(request: Request) -> bool:
+    """Return whether a client is on this machine, as far as can be seen."""
+    client, server = request.scope.get("client"), request.scope.get("server")
+    behind_a_proxy = any(name in request.headers for name in ("forwarded", "via", "x-forwarded-for"))
+    return bool(client and server and client[0] == server[0] and not behind_a_proxy)
 
 
 @dataclass(frozen=True, slots=True)

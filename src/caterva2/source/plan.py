@@ -6,14 +6,14 @@ selection (`CellPiece`), or gather points (`PointsPiece`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.frame.decode import decode_blocks, decode_cell
+from caterva2.frame.decode import decode_blocks, decode_stored, place_cell
 from caterva2.model.grid import Cell, ChunkGrid, bounded
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
@@ -23,6 +23,7 @@ __all__ = ["CellPiece", "Piece", "PointsPiece", "bounded", "cell_pieces", "point
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 Scratch = npt.NDArray[np.uint8]
+Keep = Callable[[Head, int, Sequence[int], memoryview], None]
 Indices = npt.NDArray[np.int64]
 
 POINTS_PIECE_BYTES = 4 * 1024 * 1024
@@ -46,9 +47,25 @@ class Piece(Protocol):
         ...
 
     def decode(
-        self, head: Head, page: Page, parts: Sequence[bytes], out: Array, scratch: Scratch | None = None
+        self,
+        head: Head,
+        page: Page,
+        parts: Sequence[bytes],
+        out: Array,
+        *,
+        keep: Keep | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
-        """Decode the blocks, in `scratch` if there is one, and write what is wanted to `out`. Blocking.
+        """Decode the blocks and write what is wanted of them to `out`. Blocking.
+
+        Parameters
+        ----------
+        head, page, parts, out
+            As for `caterva2.frame.decode.decode_cell`.
+        keep : callable, optional
+            Is given what was decoded, which it must copy.
+        scratch : ndarray of uint8, optional
+            As for `caterva2.frame.decode.decode_stored`.
 
         Raises
         ------
@@ -75,10 +92,20 @@ class CellPiece:
         return self.cell.blocks
 
     def decode(
-        self, head: Head, page: Page, parts: Sequence[bytes], out: Array, scratch: Scratch | None = None
+        self,
+        head: Head,
+        page: Page,
+        parts: Sequence[bytes],
+        out: Array,
+        *,
+        keep: Keep | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         """Write ``out[cell.target]``."""
-        decode_cell(head, page, self.cell, parts, out, scratch=scratch)
+        found = decode_stored(head, page, self.nchunk, self.blocks, parts, scratch=scratch)
+        if keep is not None and isinstance(found, memoryview):
+            keep(head, self.nchunk, self.blocks, found)
+        place_cell(head, self.cell, found, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +135,8 @@ class PointsPiece:
         page: Page,
         parts: Sequence[bytes],
         out: Array,
+        *,
+        keep: Keep | None = None,  # noqa: ARG002  # points are spread: few are asked for again
         scratch: Scratch | None = None,  # noqa: ARG002  # few blocks: their own memory is small
     ) -> None:
         """Write ``out[target]``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
 from itertools import chain, islice
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import InvalidSelection, NotFound, TooLarge
-from caterva2.frame.decode import block_extents, decode_stored, is_ready, place_cell, stored_special
+from caterva2.frame.decode import block_extents, is_ready, place_blocks, stored_special
 from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head
@@ -28,7 +28,8 @@ from caterva2.model.selection import Axis, Selection, select
 from caterva2.source.batch import Batch
 from caterva2.source.budget import Budget
 from caterva2.source.decoded import Decoded
-from caterva2.source.plan import CellPiece, Piece, cell_pieces, point_pieces
+from caterva2.source.plan import CellPiece, Keep, Piece, cell_pieces, point_pieces
+from caterva2.source.planner import blocks_touched
 from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
 from caterva2.source.slabs import Slab, slabs
@@ -51,6 +52,9 @@ SMALL_BYTES = 4 * 1024 * 1024
 
 SMALL_PIECES = 16
 """More pieces are no small read."""
+
+MOST_DECODED_BYTES = 256 * 1024 * 1024
+"""Larger parts are sent as they are stored to who takes that, also if they were used before."""
 
 HELD_BYTES = 256 * 1024 * 1024
 """Most that is made in one piece, in bytes; slices in slabs, or parts, may be larger."""
@@ -151,16 +155,18 @@ class Reader:
         """
         geometry = geometry_of(head)
         self._check_held(selection.size * geometry.dtype.itemsize)
+        out = np.empty(selection.counts, geometry.dtype)
+        pieces = cell_pieces(geometry.grid, selection, geometry.blocksize) if selection.size else iter(())
+        first = list(islice(pieces, SMALL_PIECES + 1))
+        small = _is_small(first, geometry.blocksize)
+        if small and not (first := self._without_kept(head, first, out)):
+            return _as_asked(out, selection)
         if (made := await self.made(head, selection)) is not None:
             return made
-        out = np.empty(selection.counts, geometry.dtype)
-        if selection.size:
-            pieces = cell_pieces(geometry.grid, selection, geometry.blocksize)
-            first = list(islice(pieces, SMALL_PIECES + 1))
-            if _is_small(first, geometry.blocksize):
-                await self._fill_small(head, first, out)
-            else:
-                await self._fill(head, chain(first, pieces), out)
+        if small:
+            await self._fill_small(head, first, out)
+        else:
+            await self._fill_large(head, chain(first, pieces), out)
         return _as_asked(out, selection)
 
     async def made(self, head: Head, selection: Selection) -> Array | None:
@@ -371,32 +377,75 @@ class Reader:
         if nbytes > limit_bytes:
             raise TooLarge(nbytes, limit_bytes)
 
+    def decodes(self, head: Head, selection: Selection, *, near: bool) -> bool:
+        """Return whether a part is better decoded here than sent as it is stored; note that it is used.
+
+        What is asked for again is decoded here, once, and kept for all; unless that is more bytes for who is
+        not on this machine.
+
+        Parameters
+        ----------
+        head : Head
+            Of an array.
+        selection : Selection
+        near : bool
+            Whether bytes cost nothing.
+        """
+        geometry, limit_bytes = geometry_of(head), min(self.decoded.limit_bytes // 2, MOST_DECODED_BYTES)
+        grid, blocksize = geometry.grid, geometry.blocksize
+        touched = blocks_touched(grid, selection)
+        stored_bytes = touched * head.size // max(1, grid.nchunks * grid.nblocks)
+        if touched * blocksize > limit_bytes:
+            return False
+        if not near and selection.size * geometry.dtype.itemsize > stored_bytes:
+            return False
+        used = [
+            self.decoded.used_before(head, cell.nchunk, cell.blocks, blocksize)
+            for cell in grid.pieces(selection, blocksize)
+        ]
+        return all(used)
+
+    def _without_kept(self, head: Head, pieces: Iterable[CellPiece], out: Array) -> list[CellPiece]:
+        """Write those pieces to `out` whose blocks are kept decoded, and return the others."""
+        if not self.decoded.limit_bytes:
+            return list(pieces)
+        left = []
+        for piece in pieces:
+            found = self.decoded.get(head, piece.nchunk, piece.blocks)
+            if found is None:
+                left.append(piece)
+            else:
+                place_blocks(head, piece.cell, found, out)
+        return left
+
+    @property
+    def _keep(self) -> Keep | None:
+        return self.decoded.put if self.decoded.limit_bytes else None
+
     async def _fill_small(self, head: Head, pieces: Sequence[CellPiece], out: Array) -> None:
         """Decode a few pieces into `out`, without waiting for a thread if there is little to do."""
         geometry = geometry_of(head)
-        pages = await self._pages(head, pieces)  # also if all is kept: that counts as use of the version
-        left = [piece for piece in pieces if not self._place_kept(head, piece, out)]
+        pages = await self._pages(head, pieces)
         batch = Batch(last=True)
-        for piece in left:
+        for piece in pieces:
             page = pages[head.page_of(piece.nchunk)]
             extents = block_extents(head, page, piece.nchunk, piece.blocks)
             batch.add(piece, page, extents, len(piece.blocks) * geometry.blocksize)
         parts = await self._source.read(head, batch.extents) if batch.extents else []
         if batch.decoded > INLINE_BYTES or not geometry.by_block or not is_ready():
             await self._decode(head, batch, parts, out, self._executor)
-            return
-        for piece, (_, page, places) in zip(left, batch.work, strict=True):
-            found = decode_stored(head, page, piece.nchunk, piece.blocks, [parts[place] for place in places])
-            if self.decoded.limit_bytes and isinstance(found, memoryview):
-                self.decoded.put(head, piece.nchunk, piece.blocks, found)
-            place_cell(head, piece.cell, found, out)
+        elif batch.work:
+            _decode_share(head, batch.work, parts, out, self._keep)
 
-    def _place_kept(self, head: Head, piece: CellPiece, out: Array) -> bool:
-        """Write a piece to `out` if its blocks are kept decoded."""
-        found = self.decoded.get(head, piece.nchunk, piece.blocks) if self.decoded.limit_bytes else None
-        if found is not None:
-            place_cell(head, piece.cell, found, out)
-        return found is not None
+    async def _fill_large(self, head: Head, pieces: Iterator[CellPiece], out: Array) -> None:
+        """Decode pieces into `out` as far as they are not kept decoded."""
+        if self.decoded.stats.cached_bytes:
+            loop = asyncio.get_running_loop()
+            left = await loop.run_in_executor(self._large, self._without_kept, head, pieces, out)
+            if not left:
+                return
+            pieces = iter(left)
+        await self._fill(head, pieces, out)
 
     async def _fill(
         self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False
@@ -462,7 +511,9 @@ class Reader:
         shares = min(self._threads, len(batch.work), 1 + batch.decoded // SHARE_BYTES)
         await asyncio.gather(
             *(
-                loop.run_in_executor(executor, _decode_share, head, batch.work[n::shares], parts, out)
+                loop.run_in_executor(
+                    executor, _decode_share, head, batch.work[n::shares], parts, out, self._keep
+                )
                 for n in range(shares)
             )
         )
@@ -484,9 +535,13 @@ def _take(pieces: Iterator[Piece]) -> list[Piece]:
 
 
 def _decode_share(
-    head: Head, work: Sequence[tuple[Piece, Page, list[int]]], parts: list[bytes], out: Array
+    head: Head,
+    work: Sequence[tuple[Piece, Page, list[int]]],
+    parts: list[bytes],
+    out: Array,
+    keep: Keep | None,
 ) -> None:
     most = max(len(piece.blocks) for piece, _, _ in work)
     scratch = np.empty(most * geometry_of(head).blocksize, np.uint8) if len(work) > 1 else None
     for piece, page, places in work:
-        piece.decode(head, page, [parts[place] for place in places], out, scratch)
+        piece.decode(head, page, [parts[place] for place in places], out, keep=keep, scratch=scratch)
