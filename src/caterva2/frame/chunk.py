@@ -22,6 +22,7 @@ __all__ = [
     "Special",
     "block_starts",
     "compact_chunk",
+    "compact_parts",
     "parse_chunk_header",
     "special_chunk",
 ]
@@ -181,7 +182,17 @@ def compact_chunk(
     blocks: Sequence[int],
     payloads: Sequence[bytes | memoryview],
 ) -> bytes:
-    """Return a chunk that holds only some blocks of another.
+    """Return a chunk that holds only some blocks of another; as `compact_parts`, joined."""
+    return b"".join(compact_parts(header, preamble, blocks, payloads))
+
+
+def compact_parts(
+    header: ChunkHeader,
+    preamble: bytes | memoryview,
+    blocks: Sequence[int],
+    payloads: Sequence[bytes | memoryview],
+) -> list[bytes | memoryview]:
+    """Return a chunk that holds only some blocks of another, in parts.
 
     Parameters
     ----------
@@ -202,7 +213,7 @@ def compact_chunk(
     """
     nbytes = sum(map(header.block_nbytes, blocks))
     raw = bytearray(header.raw)
-    parts: list[bytes | bytearray | memoryview] = [raw]
+    begin = b""
     size = CHUNK_HEADER_BYTES
     if not header.memcpyed:
         dictionary = preamble[CHUNK_HEADER_BYTES + 4 * header.nblocks :]
@@ -211,7 +222,7 @@ def compact_chunk(
         for payload in payloads:
             starts.append(size)
             size += len(payload)
-        parts += [struct.pack(f"<{len(starts)}i", *starts), dictionary]
+        begin = struct.pack(f"<{len(starts)}i", *starts) + dictionary
     else:
         size += nbytes
     if nbytes < header.blocksize:
@@ -219,7 +230,7 @@ def compact_chunk(
         raw[2] |= _NOT_SPLIT
     struct.pack_into("<i", raw, 4, nbytes)
     struct.pack_into("<i", raw, 12, size)
-    return b"".join([*parts, *payloads])
+    return [bytes(raw) + begin, *payloads]
 
 
 def special_chunk(special: Special, typesize: int, nbytes: int, blocksize: int) -> bytes:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from caterva2.model.selection import Axis, Selection
 
@@ -88,22 +89,15 @@ class ChunkGrid:
         Chunks and blocks that a step jumps over are left out.
         """
         along = [
-            list(_along(axis, chunk, block))
+            _along(axis, chunk, block)
             for axis, chunk, block in zip(selection.axes, self.chunks, self.blocks, strict=True)
         ]
         for parts in itertools.product(*along):
+            chunk, box, source, region, target = zip(*parts, strict=True) if parts else _POINT
             nchunk = 0
-            for part, count in zip(parts, self.chunk_counts, strict=True):
-                nchunk = nchunk * count + part.chunk
-            box = tuple(part.blocks for part in parts)
-            yield Cell(
-                nchunk,
-                self._block_numbers(box),
-                box,
-                tuple(part.source for part in parts),
-                tuple(part.region for part in parts),
-                tuple(part.target for part in parts),
-            )
+            for coordinate, count in zip(chunk, self.chunk_counts, strict=True):
+                nchunk = nchunk * count + coordinate
+            yield Cell(nchunk, self._block_numbers(box), box, source, region, target)
 
     def pieces(self, selection: Selection, blocksize: int) -> Iterator[Cell]:
         """Do as `cells`, with cells cut that are decoded to more than `PIECE_BYTES`, unless one block is.
@@ -161,8 +155,7 @@ def _part(grid: ChunkGrid, cell: Cell, d: int, first: int, last: int) -> Cell:
     return replace(part, target=tuple(target))
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     chunk: int
     blocks: Sequence[int]
     source: slice
@@ -170,17 +163,23 @@ class _Part:
     target: slice
 
 
-def _along(axis: Axis, chunk: int, block: int) -> Iterator[_Part]:
-    """Yield the parts of an axis, one for each chunk that holds one of its indices."""
-    first = 0  # number, along the axis, of the first index that is not yet yielded
+_POINT: tuple[tuple[()], ...] = ((),) * len(_Part._fields)
+"""The parts of no axis: what an array without dimensions is made of."""
+
+
+def _along(axis: Axis, chunk: int, block: int) -> list[_Part]:
+    """Return the parts of an axis, one for each chunk that holds one of its indices."""
+    parts: list[_Part] = []
+    first = 0  # number, along the axis, of the first index that is in none of them
     while first < axis.count:
         index = axis.start + first * axis.step
         number = index // chunk
         base = number * chunk
         last = min(axis.count - 1, (base + chunk - 1 - axis.start) // axis.step)
         source = slice(index - base, axis.start + last * axis.step - base + 1, axis.step)
-        yield _Part(number, *_within(source, block), slice(first, last + 1))
+        parts.append(_Part(number, *_within(source, block), slice(first, last + 1)))
         first = last + 1
+    return parts
 
 
 def _within(source: slice, block: int) -> tuple[Sequence[int], slice, slice | tuple[int, ...]]:

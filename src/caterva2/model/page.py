@@ -21,6 +21,8 @@ from caterva2.model.sealed import pack, seal, unseal, view
 
 __all__ = ["Page"]
 
+_KINDS = tuple(ChunkKind)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -74,6 +76,11 @@ class Page:
         return np.cumsum(self.kinds == ChunkKind.BLOCKS) - 1
 
     @cached_property
+    def _kinds(self) -> bytes:
+        """`kinds` for who asks for one: an array takes longer to be asked."""
+        return self.kinds.tobytes()
+
+    @cached_property
     def block_sizes(self) -> npt.NDArray[np.int64]:
         """Size of each block in bytes, shape (m, nblocks): it ends where the next greater start is."""
         rows = self.block_starts.astype(np.int64)
@@ -89,7 +96,7 @@ class Page:
 
     def kind(self, nchunk: int) -> ChunkKind:
         """Return how a chunk is stored."""
-        return ChunkKind(int(self.kinds[nchunk - self.first]))
+        return _KINDS[self._kinds[nchunk - self.first]]
 
     def chunk_head(self, nchunk: int) -> Extent:
         """Return the whole chunk as an extent, or its preamble if it is of `ChunkKind.BLOCKS`."""
