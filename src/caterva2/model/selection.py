@@ -71,7 +71,7 @@ class Selection:
     @property
     def counts(self) -> tuple[int, ...]:
         """Elements along each dimension of the array, dropped ones included (as 1)."""
-        return tuple(axis.count for axis in self.axes)
+        return tuple([axis.count for axis in self.axes])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -117,16 +117,14 @@ def parse_selection(text: str | None, shape: Sequence[int]) -> Selection:
 
 
 def _parse_part(part: str, text: str) -> Any:
-    if part.strip() == "...":
-        return Ellipsis
-    if not part.strip():
-        return slice(None)
     match = _PART.match(part)
     if not match:
+        if part.strip() == "...":
+            return Ellipsis
         raise InvalidSelection(f"{part.strip()!r} in {text!r} is not a selection: write 5, 10:20, ::2 or ...")
     first, colon, stop, _, step = match.groups()
     if colon is None:
-        return int(first)
+        return slice(None) if first is None else int(first)
     return slice(*(None if bound is None else int(bound) for bound in (first, stop, step)))
 
 
@@ -156,7 +154,7 @@ def select(key: Any, shape: Sequence[int]) -> Selection:  # Any: whatever a user
     where = ellipses[0] if ellipses else len(parts)
     parts[where : where + 1] = [slice(None)] * (len(shape) - given)
     return Selection(
-        tuple(_axis(part, length, n) for n, (part, length) in enumerate(zip(parts, shape, strict=True)))
+        tuple([_axis(part, length, n) for n, (part, length) in enumerate(zip(parts, shape, strict=True))])
     )
 
 
