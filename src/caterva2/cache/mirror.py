@@ -169,10 +169,12 @@ class Mirror:
         pieces: list[bytes | None] = []
         with self._files.opened() as (data_fd, _, states):
             evictions = self._evictions  # before the states: see `evict`
-            found = [states[extent.number] for extent in extents]
+            found = [states.item(extent.number) for extent in extents]
             if PRESENT in found:
                 return None
-            for first, stop in _runs(extents, found):
+            stop = 0
+            while stop < len(extents):
+                first, stop = stop, _run_end(extents, found, stop)
                 if found[first] == ABSENT:
                     pieces.append(None)
                     continue
@@ -332,17 +334,14 @@ class Mirror:
         self._files.remove()
 
 
-def _runs(extents: Sequence[Extent], states: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield first and stop of runs of extents that are present and lie side by side; absent ones alone."""
-    first = 0
-    while first < len(extents):
-        stop = first + 1
-        while (
-            stop < len(extents)
-            and states[first] != ABSENT != states[stop]
-            and extents[stop].offset == extents[stop - 1].stop
-            and extents[stop].stop - extents[first].offset <= RUN_BYTES
-        ):
-            stop += 1
-        yield first, stop
-        first = stop
+def _run_end(extents: Sequence[Extent], states: Sequence[int], first: int) -> int:
+    """Return where a run of extents ends that are present and lie side by side; an absent one is alone."""
+    stop = first + 1
+    while (
+        stop < len(extents)
+        and states[first] != ABSENT != states[stop]
+        and extents[stop].offset == extents[stop - 1].stop
+        and extents[stop].stop - extents[first].offset <= RUN_BYTES
+    ):
+        stop += 1
+    return stop

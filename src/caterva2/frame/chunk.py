@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ class ChunkHeader:
     @property
     def has_blocks(self) -> bool:
         """Whether it can be taken apart into blocks: one of Blosc 2 with equal blocks, and no run."""
-        return self.extended and not (self.flags2 or self.special or self.blosc2_flags & 0x8E)
+        return self.extended and not (self.flags2 or self.blosc2_flags & 0xFE)
 
     def block_nbytes(self, block: int) -> int:
         """Return the decompressed size of a block, in bytes: only the last may be shorter than the rest."""
@@ -120,7 +121,11 @@ def parse_chunk_header(data: bytes | memoryview) -> ChunkHeader:
     Corrupt
         If it is too short or has impossible sizes.
     """
-    raw = bytes(data[:CHUNK_HEADER_BYTES])
+    return _parse(bytes(data[:CHUNK_HEADER_BYTES]))
+
+
+@lru_cache(maxsize=4096)
+def _parse(raw: bytes) -> ChunkHeader:
     if len(raw) < 16:
         raise Corrupt(f"a chunk cannot have {len(raw)} bytes")
     fields = _FIELDS.unpack(raw.ljust(CHUNK_HEADER_BYTES, b"\0"))

@@ -117,6 +117,8 @@ def parse_selection(text: str | None, shape: Sequence[int]) -> Selection:
 
 
 def _parse_part(part: str, text: str) -> Any:
+    if part.isdigit() and part.isascii() and len(part) < 19:
+        return int(part)
     match = _PART.match(part)
     if not match:
         if part.strip() == "...":
@@ -159,6 +161,8 @@ def select(key: Any, shape: Sequence[int]) -> Selection:  # Any: whatever a user
 
 
 def _axis(part: Any, length: int, dimension: int) -> Axis:
+    if type(part) is int and 0 <= part < length:
+        return Axis(part, 1, drop=True)
     if part is None:
         raise InvalidSelection("newaxis (None) cannot be selected: add the dimension to the result instead")
     if isinstance(part, slice):
