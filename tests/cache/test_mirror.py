@@ -17,6 +17,7 @@ from caterva2.model.extents import Extent, digest
 
 SIZE = 100_000
 DATA = random.Random(7).randbytes(SIZE)
+SCRATCH = memoryview(bytearray(SIZE))
 EXTENTS = [Extent(n, n * 1000, 1000, digest(DATA[n * 1000 : (n + 1) * 1000])) for n in range(100)]
 
 
@@ -278,19 +279,19 @@ def test_what_is_known_to_be_right_is_read_without_waiting(mirror):
     mirror.write(items(EXTENTS[2:5] + EXTENTS[7:8]))
     wanted = [*EXTENTS[1:9], EXTENTS[3]]
     expected = [DATA[e.offset : e.stop] if e.number in (2, 3, 4, 7) else None for e in wanted]
-    assert mirror.read_now(wanted) == expected
+    assert mirror.read_now(wanted, SCRATCH) == expected
     assert mirror.read(wanted) == (expected, [], 0)
 
 
 def test_what_is_to_be_checked_is_not_read_at_once(pool, mirror):
     mirror.write(items(EXTENTS[:3]))
     again = reopened(pool)
-    assert again.read_now(EXTENTS[:2]) is None  # its files are not open
+    assert again.read_now(EXTENTS[:2], SCRATCH) is None  # its files are not open
     assert again.read(EXTENTS[:1]) == ([DATA[:1000]], [], 1)
-    assert again.read_now(EXTENTS[:1]) == [DATA[:1000]]
-    assert again.read_now(EXTENTS[:2]) is None
+    assert again.read_now(EXTENTS[:1], SCRATCH) == [DATA[:1000]]
+    assert again.read_now(EXTENTS[:2], SCRATCH) is None
     again.evict(np.array([1]), Spans(np.arange(3), np.arange(3) * 1000, np.arange(1, 4) * 1000))
-    assert again.read_now(EXTENTS[:1]) is None  # it may overlap with the hole
+    assert again.read_now(EXTENTS[:1], SCRATCH) is None  # it may overlap with the hole
 
 
 def test_a_run_of_extents_is_read_in_parts_of_bounded_size(mirror, monkeypatch):
@@ -312,7 +313,7 @@ def test_reading_now_gives_all_bytes_or_nothing(tmp_path):
     fd = os.open(tmp_path / "f", os.O_RDONLY)
     try:
         os.pread(fd, SIZE, 0)
-        assert fileio.read_now(fd, 1000, 500) in (DATA[500:1500], None)
-        assert (fileio.read_now(fd, 1000, SIZE - 10) or b"") in (b"", DATA[-10:])
+        assert fileio.read_now(fd, 1000, 500, SCRATCH) in (DATA[500:1500], None)
+        assert (fileio.read_now(fd, 1000, SIZE - 10, SCRATCH) or b"") in (b"", DATA[-10:])
     finally:
         os.close(fd)

@@ -231,10 +231,11 @@ class CachedSource:
         """
         head.check_pages(numbers)
         version = await self._version(head)
-        with self._store.using(version):
-            found = {number: self._store.page(version, head, number) for number in numbers}
-            missing = [number for number, page in found.items() if page is None]
-            if missing:
+        found = {number: self._store.page(version, head, number) for number in numbers}
+        self._store.used(version)
+        missing = [number for number, page in found.items() if page is None]
+        if missing:
+            with self._store.using(version):
                 found |= await self._fetch_pages(head, version, missing)
         return [page for number in numbers if (page := found[number]) is not None]
 
@@ -259,6 +260,10 @@ class CachedSource:
         NotFound, Changed, Unavailable, IntegrityError
         """
         version = await self._version(head)
+        here = self._store.read_now(version, extents)
+        if here is not None:
+            self.stats.hits += len(here)
+            return here
         with self._store.using(version):
             pieces = await self._store.read(version, extents)
             missing = [extent for extent, piece in zip(extents, pieces, strict=True) if piece is None]

@@ -63,10 +63,16 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _CANNOT_TELL = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
-def read_now(fd: int, size: int, offset: int) -> bytes | None:
+def read_now(fd: int, size: int, offset: int, scratch: memoryview) -> bytes | memoryview | None:
     """Return exactly `size` bytes, or None if the disk would have to be waited for, or the file is shorter.
 
     Where the system or the file system cannot tell, it is waited for.
+
+    Parameters
+    ----------
+    fd, size, offset : int
+    scratch : memoryview
+        Of at least `size` bytes, which may be returned, to be copied: new memory takes as long as the read.
 
     Raises
     ------
@@ -74,7 +80,7 @@ def read_now(fd: int, size: int, offset: int) -> bytes | None:
     """
     if not _NOWAIT:
         return read_at(fd, size, offset)
-    data = bytearray(size)
+    data = scratch[:size]
     try:
         got = os.preadv(fd, [data], offset, _NOWAIT)
     except BlockingIOError:
@@ -83,7 +89,7 @@ def read_now(fd: int, size: int, offset: int) -> bytes | None:
         if error.errno in _CANNOT_TELL:
             return read_at(fd, size, offset)
         raise
-    return bytes(data) if got == size else None
+    return data if got == size else None
 
 
 def write_at(fd: int, data: bytes, offset: int) -> None:

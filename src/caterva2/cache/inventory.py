@@ -154,8 +154,14 @@ class Inventory:
         self._touched.add(version)
         with self.holding(version, whole=whole):
             yield
-        if not version.doomed and time.monotonic() - self._flushed_at > FLUSH_S:
-            self._flush()
+        if not version.doomed:
+            self._flush_sometimes()
+
+    def used(self, version: Version) -> None:
+        """Note the use of a version by who is done with it already."""
+        version.last_used = time.time()
+        self._touched.add(version)
+        self._flush_sometimes()
 
     @contextlib.contextmanager
     def holding(self, version: Version, *, whole: bool = False) -> Iterator[None]:
@@ -172,8 +178,11 @@ class Inventory:
             if version.doomed and not version.users:
                 self._delete([version])
 
-    def _flush(self) -> None:
-        self._flushed_at = time.monotonic()
+    def _flush_sometimes(self) -> None:
+        now = time.monotonic()
+        if now - self._flushed_at <= FLUSH_S:
+            return
+        self._flushed_at = now
         touched, self._touched = self._touched, set()
         if self.index is not None:
             self._disk.later(self.index.update, [row_state(version) for version in touched if version.id])

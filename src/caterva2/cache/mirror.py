@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +139,14 @@ class Mirror:
                 pieces.append(piece)
         return pieces, rejected, verified
 
-    def read_now(self, extents: Sequence[Extent]) -> list[bytes | None] | None:
+    def read_now(self, extents: Sequence[Extent], scratch: memoryview) -> list[bytes | None] | None:
         """Return the bytes of the extents that are present, without waiting for the disk.
+
+        Parameters
+        ----------
+        extents : sequence of Extent
+        scratch : memoryview
+            As large as they are in all, or larger; see `caterva2.cache.fileio.read_now`.
 
         Returns
         -------
@@ -151,19 +158,23 @@ class Mirror:
         OSError
             If the files cannot be read.
         """
-        return self._read_known(extents, read_now) if self._files.are_open else None
+        if not self._files.are_open:
+            return None
+        return self._read_known(extents, partial(read_now, scratch=scratch))
 
     def _read_known(
-        self, extents: Sequence[Extent], read: Callable[[int, int, int], bytes | None]
+        self, extents: Sequence[Extent], read: Callable[[int, int, int], bytes | memoryview | None]
     ) -> list[bytes | None] | None:
         """Read what is known to be right or absent, extents that lie side by side at once; else None."""
         pieces: list[bytes | None] = []
         with self._files.opened() as (data_fd, _, states):
             evictions = self._evictions  # before the states: see `evict`
-            found = [states[extent.number] for extent in extents]
+            found = [states.item(extent.number) for extent in extents]
             if PRESENT in found:
                 return None
-            for first, stop in _runs(extents, found):
+            stop = 0
+            while stop < len(extents):
+                first, stop = stop, _run_end(extents, found, stop)
                 if found[first] == ABSENT:
                     pieces.append(None)
                     continue
@@ -171,10 +182,8 @@ class Mirror:
                 data = read(data_fd, extents[stop - 1].stop - begin, begin)
                 if data is None or len(data) != extents[stop - 1].stop - begin:
                     return None
-                if stop == first + 1:
-                    pieces.append(data)
-                else:
-                    pieces += [data[one.offset - begin : one.stop - begin] for one in extents[first:stop]]
+                for one in extents[first:stop]:
+                    pieces.append(bytes(data[one.offset - begin : one.stop - begin]))
             return pieces if self._evictions == evictions else None
 
     def check(self, extents: Sequence[Extent]) -> tuple[list[bytes | None], list[Extent], int]:
@@ -325,17 +334,14 @@ class Mirror:
         self._files.remove()
 
 
-def _runs(extents: Sequence[Extent], states: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield first and stop of runs of extents that are present and lie side by side; absent ones alone."""
-    first = 0
-    while first < len(extents):
-        stop = first + 1
-        while (
-            stop < len(extents)
-            and states[first] != ABSENT != states[stop]
-            and extents[stop].offset == extents[stop - 1].stop
-            and extents[stop].stop - extents[first].offset <= RUN_BYTES
-        ):
-            stop += 1
-        yield first, stop
-        first = stop
+def _run_end(extents: Sequence[Extent], states: Sequence[int], first: int) -> int:
+    """Return where a run of extents ends that are present and lie side by side; an absent one is alone."""
+    stop = first + 1
+    while (
+        stop < len(extents)
+        and states[first] != ABSENT != states[stop]
+        and extents[stop].offset == extents[stop - 1].stop
+        and extents[stop].stop - extents[first].offset <= RUN_BYTES
+    ):
+        stop += 1
+    return stop

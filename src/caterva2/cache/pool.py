@@ -177,6 +177,7 @@ class MirrorPool:
         self._durable = durable
         self._max_open = max_open
         self._open: dict[MirrorFiles, None] = {}  # oldest first
+        self._last: MirrorFiles | None = None  # the one in `_open` that was used last
         self.map_bytes = 0
         self._lock = threading.Lock()
 
@@ -192,10 +193,13 @@ class MirrorPool:
 
     def used(self, mirror: MirrorFiles) -> None:
         """Note that a mirror has its files open, and close those unused for longest above the bounds."""
+        if mirror is self._last:
+            return
         excess = []
         with self._lock:
             self._drop(mirror)
             self._open[mirror] = None
+            self._last = mirror
             self.map_bytes += mirror.nextents
             while len(self._open) > 1 and (
                 len(self._open) > self._max_open or self.map_bytes > MAX_MAP_BYTES
@@ -206,6 +210,8 @@ class MirrorPool:
             other.close()
 
     def _drop(self, mirror: MirrorFiles) -> None:
+        if mirror is self._last:
+            self._last = None
         if mirror in self._open:
             del self._open[mirror]
             self.map_bytes -= mirror.nextents

@@ -70,6 +70,7 @@ class Store:
         stats: CacheStats,
     ) -> None:
         self.stats = stats
+        self._scratch = memoryview(bytearray(INLINE_BYTES))
         self._disk = Disk(directory, executor, stats)
         self._inventory = Inventory(directory, durable=durable, disk=self._disk, stats=stats)
         self._manifests = Manifests(self._inventory, self._disk, stats)
@@ -119,6 +120,10 @@ class Store:
     def using(self, version: Version, *, whole: bool = False) -> AbstractContextManager[None]:
         """Keep the files of a version while inside, if `whole` all that is in them, and note its use."""
         return self._inventory.using(version, whole=whole)
+
+    def used(self, version: Version) -> None:
+        """Note the use of a version."""
+        self._inventory.used(version)
 
     def holding(self, version: Version, *, whole: bool = False) -> AbstractContextManager[None]:
         """Do as `using`, without counting that as use."""
@@ -178,13 +183,34 @@ class Store:
             return [None] * len(extents)
         try:
             if sum(extent.size for extent in extents) <= INLINE_BYTES:
-                pieces = mirror.read_now(extents)
+                pieces = mirror.read_now(extents, self._scratch)
                 if pieces is not None:
                     return pieces
             return await self._disk.whole(self._read(version, mirror, extents))
         except OSError as error:
             self._disk.health.failed(error)
             return [None] * len(extents)
+
+    def read_now(self, version: Version, extents: Sequence[Extent]) -> list[bytes] | None:
+        """Do as `read` and note the use of the version, if all is here and known to be right.
+
+        Returns
+        -------
+        list of bytes or None
+            None if anything is absent, has to be checked, or the disk would have to be waited for.
+        """
+        if version.mirror is None or sum(extent.size for extent in extents) > INLINE_BYTES:
+            return None
+        try:
+            found = version.mirror.read_now(extents, self._scratch)
+        except OSError:  # `read` finds out and says so
+            return None
+        pieces = [piece for piece in found or () if piece is not None]
+        if len(pieces) < len(extents):
+            return None
+        self._quota.touch(version, extents)
+        self._inventory.used(version)
+        return pieces
 
     async def _read(self, version: Version, mirror: Mirror, extents: Sequence[Extent]) -> list[bytes | None]:
         with self.using(version):

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ __all__ = [
     "Special",
     "block_starts",
     "compact_chunk",
+    "compact_parts",
     "parse_chunk_header",
     "special_chunk",
 ]
@@ -104,7 +106,7 @@ class ChunkHeader:
     @property
     def has_blocks(self) -> bool:
         """Whether it can be taken apart into blocks: one of Blosc 2 with equal blocks, and no run."""
-        return self.extended and not (self.flags2 or self.special or self.blosc2_flags & 0x8E)
+        return self.extended and not (self.flags2 or self.blosc2_flags & 0xFE)
 
     def block_nbytes(self, block: int) -> int:
         """Return the decompressed size of a block, in bytes: only the last may be shorter than the rest."""
@@ -119,7 +121,11 @@ def parse_chunk_header(data: bytes | memoryview) -> ChunkHeader:
     Corrupt
         If it is too short or has impossible sizes.
     """
-    raw = bytes(data[:CHUNK_HEADER_BYTES])
+    return _parse(bytes(data[:CHUNK_HEADER_BYTES]))
+
+
+@lru_cache(maxsize=4096)
+def _parse(raw: bytes) -> ChunkHeader:
     if len(raw) < 16:
         raise Corrupt(f"a chunk cannot have {len(raw)} bytes")
     fields = _FIELDS.unpack(raw.ljust(CHUNK_HEADER_BYTES, b"\0"))
@@ -181,7 +187,17 @@ def compact_chunk(
     blocks: Sequence[int],
     payloads: Sequence[bytes | memoryview],
 ) -> bytes:
-    """Return a chunk that holds only some blocks of another.
+    """Return a chunk that holds only some blocks of another; as `compact_parts`, joined."""
+    return b"".join(compact_parts(header, preamble, blocks, payloads))
+
+
+def compact_parts(
+    header: ChunkHeader,
+    preamble: bytes | memoryview,
+    blocks: Sequence[int],
+    payloads: Sequence[bytes | memoryview],
+) -> list[bytes | memoryview]:
+    """Return a chunk that holds only some blocks of another, in parts.
 
     Parameters
     ----------
@@ -202,7 +218,7 @@ def compact_chunk(
     """
     nbytes = sum(map(header.block_nbytes, blocks))
     raw = bytearray(header.raw)
-    parts: list[bytes | bytearray | memoryview] = [raw]
+    begin = b""
     size = CHUNK_HEADER_BYTES
     if not header.memcpyed:
         dictionary = preamble[CHUNK_HEADER_BYTES + 4 * header.nblocks :]
@@ -211,7 +227,7 @@ def compact_chunk(
         for payload in payloads:
             starts.append(size)
             size += len(payload)
-        parts += [struct.pack(f"<{len(starts)}i", *starts), dictionary]
+        begin = struct.pack(f"<{len(starts)}i", *starts) + dictionary
     else:
         size += nbytes
     if nbytes < header.blocksize:
@@ -219,7 +235,7 @@ def compact_chunk(
         raw[2] |= _NOT_SPLIT
     struct.pack_into("<i", raw, 4, nbytes)
     struct.pack_into("<i", raw, 12, size)
-    return b"".join([*parts, *payloads])
+    return [bytes(raw) + begin, *payloads]
 
 
 def special_chunk(special: Special, typesize: int, nbytes: int, blocksize: int) -> bytes:

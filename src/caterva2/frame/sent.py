@@ -20,6 +20,7 @@ from caterva2.frame.chunk import (
     Special,
     block_starts,
     compact_chunk,
+    compact_parts,
     parse_chunk_header,
 )
 from caterva2.frame.decode import (
@@ -87,21 +88,22 @@ def _is_verbatim(head: Head, page: Page, cell: Cell) -> bool:
     return kind == ChunkKind.WHOLE or (kind == ChunkKind.BLOCKS and whole)
 
 
-def record_size(head: Head, page: Page, cell: Cell) -> int:
-    """Return the size of a record, in bytes; parameters as for `record_extents`."""
+def record_size(head: Head, page: Page, cell: Cell, extents: Sequence[Extent] | None = None) -> int:
+    """Return the size of a record, in bytes; parameters as for `record_extents`, and what that gave."""
     if page.kind(cell.nchunk) > ChunkKind.BLOCKS:
         return CHUNK_HEADER_BYTES
     if _is_verbatim(head, page, cell):
         return int(page.sizes[cell.nchunk - page.first])
-    first, *blocks = block_extents(head, page, cell.nchunk, cell.blocks)
-    payload = sum(extent.size for extent in blocks)
-    if first.size == CHUNK_HEADER_BYTES:  # stored as it is, without block starts
-        return first.size + payload
-    left_out = geometry_of(head).grid.nblocks - len(blocks)
-    return first.size - 4 * left_out + payload
+    if extents is None:
+        extents = block_extents(head, page, cell.nchunk, cell.blocks)
+    nbytes = sum(extent.size for extent in extents)
+    if extents[0].size == CHUNK_HEADER_BYTES:  # stored as it is, without block starts
+        return nbytes
+    left_out = geometry_of(head).grid.nblocks - (len(extents) - 1)
+    return nbytes - 4 * left_out
 
 
-def record(head: Head, page: Page, cell: Cell, parts: Sequence[bytes]) -> Sequence[bytes]:
+def record(head: Head, page: Page, cell: Cell, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
     """Return a record in pieces.
 
     Parameters
@@ -123,7 +125,7 @@ def record(head: Head, page: Page, cell: Cell, parts: Sequence[bytes]) -> Sequen
     header = parse_chunk_header(parts[0])
     if not header.has_blocks:
         raise Corrupt(f"chunk {cell.nchunk} of {head.path} is not made as its manifest says")
-    return [compact_chunk(header, parts[0], cell.blocks, parts[1:])]
+    return compact_parts(header, parts[0], cell.blocks, parts[1:])
 
 
 def _special(head: Head, page: Page, cell: Cell) -> bytes:
@@ -133,7 +135,7 @@ def _special(head: Head, page: Page, cell: Cell) -> bytes:
     return bytes(whole)
 
 
-def compact_record(data: bytes, blocks: Sequence[int], blocksize: int) -> bytes:
+def compact_record(data: bytes | memoryview, blocks: Sequence[int], blocksize: int) -> bytes | memoryview:
     """Return a chunk with some of its blocks alone, where that can be done; otherwise as it is.
 
     Parameters

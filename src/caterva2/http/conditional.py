@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.datastructures import Headers, QueryParams
 
@@ -28,15 +30,20 @@ def wanted_etags(headers: Headers) -> list[str] | None:
     value = headers.get("if-match")
     if value is None or value.strip() == "*":
         return None
+    return list(_parse_etags(tuple(headers.getlist("if-match"))))
+
+
+@lru_cache(maxsize=256)
+def _parse_etags(lines: tuple[str, ...]) -> tuple[str, ...]:
     etags = []
-    for text in _elements(headers, "if-match"):
+    for text in _elements(lines):
         match = _ETAG.match(text)
         if not match:
-            raise BadRequest(f'If-Match: {value} is not a list of etags, such as "0123abcd"')
+            raise BadRequest(f'If-Match: {lines[0]} is not a list of etags, such as "0123abcd"')
         etags.append((match[1] or "") + match[2])
     if not etags:
         raise BadRequest('If-Match is empty: give an etag in quotes, such as "0123abcd"')
-    return etags
+    return tuple(etags)
 
 
 def named_version(query: QueryParams) -> str | None:
@@ -59,7 +66,7 @@ def not_modified(headers: Headers, etag: str) -> bool:
     """Return whether ``If-None-Match`` names the version (weak comparison, as for GET)."""
     if "if-none-match" not in headers:
         return False
-    named = [text.removeprefix("W/") for text in _elements(headers, "if-none-match")]
+    named = [text.removeprefix("W/") for text in _elements(headers.getlist("if-none-match"))]
     return "*" in named or f'"{etag}"' in named
 
 
@@ -69,7 +76,7 @@ def honours_range(headers: Headers, etag: str) -> bool:
     return value is None or value.strip() == f'"{etag}"'
 
 
-def _elements(headers: Headers, name: str) -> list[str]:
+def _elements(lines: Sequence[str]) -> list[str]:
     """Return the elements of a header that is a list, however many lines it takes."""
-    found = (text for line in headers.getlist(name) for text in _LIST.findall(line))
+    found = (text for line in lines for text in _LIST.findall(line))
     return [text.strip() for text in found if text.strip()]

@@ -77,7 +77,7 @@ def data_routes(service: DataService) -> list[Route]:
             response = await on_version(
                 service, request, "/api/fetch/", lambda head: fetch(service, request, head, query)
             )
-        response.headers["Server-Timing"] = explanation.server_timing()
+        response.raw_headers.append((b"server-timing", explanation.server_timing().encode()))
         return response
 
     async def chunk(request: Request, head: Head) -> Response:

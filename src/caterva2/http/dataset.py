@@ -91,6 +91,11 @@ def path_of(request: Request, prefix: str, *, allow_root: bool = False) -> Datas
     InvalidPath
     """
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    return _parsed(raw, prefix, allow_root)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(raw: bytes, prefix: str, allow_root: bool) -> DatasetPath:
     if _BAD_ESCAPE.search(raw):
         raise InvalidPath("the path has a '%' that no two hexadecimal digits follow")
     try:
@@ -202,12 +207,16 @@ def freshness_headers(freshness: Freshness) -> dict[str, str]:
 
 def headers_of(service: DataService, head: Head) -> dict[str, str]:
     """Return the headers that describe a version: its name, order, time and freshness."""
+    freshness = service.catalogue.root(head.path.root).freshness
+    return _describing(head, "private, no-cache") | freshness_headers(freshness)
+
+
+def _describing(head: Head, cache_control: str) -> dict[str, str]:
     return {
         "ETag": f'"{head.etag}"',
         "Last-Modified": _http_date(head.mtime_ns),
-        "Cache-Control": "private, no-cache",
+        "Cache-Control": cache_control,
         "X-Caterva2-Generation": str(head.generation),
-        **freshness_headers(service.catalogue.root(head.path.root).freshness),
     }
 
 
@@ -222,10 +231,7 @@ def lasting_headers(service: DataService, request: Request, head: Head) -> dict[
     Such an answer says nothing of freshness, which changes. Shared caches may keep it (RFC 8246) unless who
     asked had to say who they are (RFC 9111 section 3.5).
     """
-    headers = headers_of(service, head)
-    if named_version(request.query_params) is not None:
-        audience = "private" if "authorization" in request.headers else "public"
-        headers["Cache-Control"] = f"{audience}, max-age={LASTS_S}, immutable"
-        headers.pop("X-Caterva2-Freshness")
-        headers.pop("Age", None)
-    return headers
+    if named_version(request.query_params) is None:
+        return headers_of(service, head)
+    audience = "private" if "authorization" in request.headers else "public"
+    return _describing(head, f"{audience}, max-age={LASTS_S}, immutable")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, ImmutableMultiDict, QueryParams
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -60,13 +60,29 @@ class FastLane:
 
 
 class _Request(Request):
-    """A request whose headers are asked for many times."""
+    """A request whose headers and query are asked for many times."""
 
     @property
     def headers(self) -> Headers:
         if not hasattr(self, "_headers"):
             self._headers = _Headers(self.scope["headers"])
         return self._headers
+
+    @property
+    def query_params(self) -> QueryParams:
+        if not hasattr(self, "_query_params"):
+            text: bytes = self.scope["query_string"]
+            plain = b"%" not in text and b"+" not in text
+            self._query_params = _PlainQuery(text.decode("latin-1")) if plain else QueryParams(text)
+        return self._query_params
+
+
+class _PlainQuery(QueryParams):
+    """A query in which nothing is escaped, as in most."""
+
+    def __init__(self, text: str) -> None:
+        parts = [part.partition("=") for part in text.split("&") if part]
+        ImmutableMultiDict.__init__(self, [(name, value) for name, _, value in parts])
 
 
 class _Headers(Headers):
@@ -79,6 +95,9 @@ class _Headers(Headers):
 
     def get(self, key: str, default: Any = None) -> Any:  # Any: as of a mapping
         return self._first.get(key.lower(), default)
+
+    def getlist(self, key: str) -> list[str]:
+        return super().getlist(key) if key in self else []
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key.lower() in self._first

@@ -25,6 +25,7 @@ BLOCKS_TYPE = "application/vnd.caterva2.blocks"
 """Blocks as they are stored: a form that not every slice has."""
 
 
+@lru_cache(maxsize=64)
 def slice_form(accept: str | None) -> SliceForm:
     """Return the form of a slice that an ``Accept`` header prefers, blocks as they are stored aside.
 
@@ -40,6 +41,7 @@ def slice_form(accept: str | None) -> SliceForm:
     return best[1]
 
 
+@lru_cache(maxsize=64)
 def prefers_blocks(accept: str | None) -> bool:
     """Return whether an ``Accept`` header prefers blocks as they are stored to all other forms."""
     qualities = _qualities(accept or "")
@@ -48,7 +50,6 @@ def prefers_blocks(accept: str | None) -> bool:
     return blocks > max(others, default=0.0)
 
 
-@lru_cache(maxsize=64)
 def _qualities(accept: str) -> tuple[tuple[str, float], ...]:
     """Return the media types that a header names, in its order, with their qualities."""
     found = []

@@ -92,6 +92,9 @@ class Query(BaseModel):
         return self.slice_ is None and self.indices is None and self.field is None
 
 
+_MEMBERS = frozenset(Query.model_fields)
+
+
 async def query_of(request: Request) -> Query:
     """Parse the query, or the JSON body of a POST.
 
@@ -103,8 +106,8 @@ async def query_of(request: Request) -> Query:
     try:
         if request.method == "POST":
             return Query.model_validate_json(await request.body() or b"{}")
-        known = {name: request.query_params.get(name) for name in Query.model_fields}
-        return Query.model_validate(known)
+        asked = request.query_params
+        return Query.model_validate({name: asked[name] for name in asked if name in _MEMBERS})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise BadRequest(f"cannot read what is asked for: {wrong}") from error

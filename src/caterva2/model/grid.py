@@ -88,22 +88,15 @@ class ChunkGrid:
         Chunks and blocks that a step jumps over are left out.
         """
         along = [
-            list(_along(axis, chunk, block))
+            _along(axis, chunk, block)
             for axis, chunk, block in zip(selection.axes, self.chunks, self.blocks, strict=True)
         ]
         for parts in itertools.product(*along):
+            chunk, box, source, region, target = zip(*parts, strict=True) if parts else _POINT
             nchunk = 0
-            for part, count in zip(parts, self.chunk_counts, strict=True):
-                nchunk = nchunk * count + part.chunk
-            box = tuple(part.blocks for part in parts)
-            yield Cell(
-                nchunk,
-                self._block_numbers(box),
-                box,
-                tuple(part.source for part in parts),
-                tuple(part.region for part in parts),
-                tuple(part.target for part in parts),
-            )
+            for coordinate, count in zip(chunk, self.chunk_counts, strict=True):
+                nchunk = nchunk * count + coordinate
+            yield Cell(nchunk, self._block_numbers(box), box, source, region, target)
 
     def pieces(self, selection: Selection, blocksize: int) -> Iterator[Cell]:
         """Do as `cells`, with cells cut that are decoded to more than `PIECE_BYTES`, unless one block is.
@@ -116,7 +109,10 @@ class ChunkGrid:
         """
         most = max(1, PIECE_BYTES // blocksize)
         for cell in self.cells(selection):
-            yield from bounded(self, cell, most)
+            if len(cell.blocks) <= most:
+                yield cell
+            else:
+                yield from bounded(self, cell, most)
 
     def chunk_coordinates(self, nchunk: int) -> tuple[int, ...]:
         """Return where a chunk is in the grid of chunks."""
@@ -161,34 +157,36 @@ def _part(grid: ChunkGrid, cell: Cell, d: int, first: int, last: int) -> Cell:
     return replace(part, target=tuple(target))
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    chunk: int
-    blocks: Sequence[int]
-    source: slice
-    region: slice | tuple[int, ...]
-    target: slice
+# of one chunk along an axis: its coordinate, the blocks, and then as in a `Cell`
+_Part = tuple[int, Sequence[int], slice, slice | tuple[int, ...], slice]
+
+_POINT: tuple[tuple[()], ...] = ((),) * 5
+"""The parts of no axis: what an array without dimensions is made of."""
 
 
-def _along(axis: Axis, chunk: int, block: int) -> Iterator[_Part]:
-    """Yield the parts of an axis, one for each chunk that holds one of its indices."""
-    first = 0  # number, along the axis, of the first index that is not yet yielded
-    while first < axis.count:
-        index = axis.start + first * axis.step
-        number = index // chunk
-        base = number * chunk
-        last = min(axis.count - 1, (base + chunk - 1 - axis.start) // axis.step)
-        source = slice(index - base, axis.start + last * axis.step - base + 1, axis.step)
-        yield _Part(number, *_within(source, block), slice(first, last + 1))
-        first = last + 1
+def _along(axis: Axis, chunk: int, block: int) -> list[_Part]:
+    """Return the parts of an axis, one for each chunk that holds one of its indices."""
+    parts: list[_Part] = []
+    step, count = axis.step, axis.count
+    first = 0  # number, along the axis, of the first index that is in none of them
+    while first < count:
+        coordinate, start = divmod(axis.start + first * step, chunk)
+        left = count - 1 - first
+        more = min(left, (chunk - 1 - start) // step)  # further indices in the same chunk
+        source = slice(start, start + more * step + 1, step)
+        stop = first + more + 1
+        parts.append((coordinate, *_within(source, block), slice(first, stop)))
+        first = stop
+    return parts
 
 
 def _within(source: slice, block: int) -> tuple[Sequence[int], slice, slice | tuple[int, ...]]:
     """Return the blocks that a slice of a chunk touches, the slice, and the slice within those blocks."""
-    if source.step <= block:  # touches every block on its way
-        blocks = range(source.start // block, (source.stop - 1) // block + 1)
-        base = blocks.start * block
-        return blocks, source, slice(source.start - base, source.stop - base, source.step)
-    indices = range(source.start, source.stop, source.step)  # each in a block of its own
+    start, stop, step = source.start, source.stop, source.step
+    if step <= block:  # touches every block on its way
+        first = start // block
+        base = first * block
+        return range(first, (stop - 1) // block + 1), source, slice(start - base, stop - base, step)
+    indices = range(start, stop, step)  # each in a block of its own
     hit = tuple(index // block for index in indices)
     return hit, source, tuple(n * block + index % block for n, index in enumerate(indices))

@@ -118,7 +118,7 @@ class Head:
         ------
         IndexError
         """
-        if not all(0 <= number < self.npages for number in numbers):
+        if numbers and not 0 <= min(numbers) <= max(numbers) < self.npages:
             raise IndexError(
                 f"{self.path} has pages 0 to {self.npages - 1}, asked for {sorted(set(numbers))}"
             )

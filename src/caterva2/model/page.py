@@ -21,6 +21,8 @@ from caterva2.model.sealed import pack, seal, unseal, view
 
 __all__ = ["Page"]
 
+_KINDS = tuple(ChunkKind)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -74,6 +76,11 @@ class Page:
         return np.cumsum(self.kinds == ChunkKind.BLOCKS) - 1
 
     @cached_property
+    def _kinds(self) -> bytes:
+        """`kinds` for who asks for one: an array takes longer to be asked."""
+        return self.kinds.tobytes()
+
+    @cached_property
     def block_sizes(self) -> npt.NDArray[np.int64]:
         """Size of each block in bytes, shape (m, nblocks): it ends where the next greater start is."""
         rows = self.block_starts.astype(np.int64)
@@ -89,27 +96,23 @@ class Page:
 
     def kind(self, nchunk: int) -> ChunkKind:
         """Return how a chunk is stored."""
-        return ChunkKind(int(self.kinds[nchunk - self.first]))
+        return _KINDS[self._kinds[nchunk - self.first]]
 
     def chunk_head(self, nchunk: int) -> Extent:
         """Return the whole chunk as an extent, or its preamble if it is of `ChunkKind.BLOCKS`."""
         row = nchunk - self.first
-        size = int(self.preambles[row]) or int(self.sizes[row])
-        return Extent(self._number(nchunk), int(self.offsets[row]), size, self.digests[row].tobytes())
+        size = self.preambles.item(row) or self.sizes.item(row)
+        return Extent(self._number(nchunk), self.offsets.item(row), size, self.digests[row].tobytes())
 
     def chunk_blocks(self, nchunk: int, blocks: Sequence[int]) -> list[Extent]:
         """Return some blocks of a chunk of `ChunkKind.BLOCKS`."""
         row = nchunk - self.first
-        blocks_row = int(self._block_rows[row])
+        blocks_row = self._block_rows.item(row)
         starts, sizes = self.block_starts[blocks_row], self.block_sizes[blocks_row]
-        offset, number = int(self.offsets[row]), self._number(nchunk) + 2
+        digests = self.block_digests[blocks_row]
+        offset, number = self.offsets.item(row), self._number(nchunk) + 2
         return [
-            Extent(
-                number + block,
-                offset + int(starts[block]),
-                int(sizes[block]),
-                self.block_digests[blocks_row, block].tobytes(),
-            )
+            Extent(number + block, offset + starts.item(block), sizes.item(block), digests[block].tobytes())
             for block in blocks
         ]
 

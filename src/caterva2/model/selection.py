@@ -71,7 +71,7 @@ class Selection:
     @property
     def counts(self) -> tuple[int, ...]:
         """Elements along each dimension of the array, dropped ones included (as 1)."""
-        return tuple(axis.count for axis in self.axes)
+        return tuple([axis.count for axis in self.axes])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -117,16 +117,16 @@ def parse_selection(text: str | None, shape: Sequence[int]) -> Selection:
 
 
 def _parse_part(part: str, text: str) -> Any:
-    if part.strip() == "...":
-        return Ellipsis
-    if not part.strip():
-        return slice(None)
+    if part.isdigit() and part.isascii() and len(part) < 19:
+        return int(part)
     match = _PART.match(part)
     if not match:
+        if part.strip() == "...":
+            return Ellipsis
         raise InvalidSelection(f"{part.strip()!r} in {text!r} is not a selection: write 5, 10:20, ::2 or ...")
     first, colon, stop, _, step = match.groups()
     if colon is None:
-        return int(first)
+        return slice(None) if first is None else int(first)
     return slice(*(None if bound is None else int(bound) for bound in (first, stop, step)))
 
 
@@ -156,11 +156,13 @@ def select(key: Any, shape: Sequence[int]) -> Selection:  # Any: whatever a user
     where = ellipses[0] if ellipses else len(parts)
     parts[where : where + 1] = [slice(None)] * (len(shape) - given)
     return Selection(
-        tuple(_axis(part, length, n) for n, (part, length) in enumerate(zip(parts, shape, strict=True)))
+        tuple([_axis(part, length, n) for n, (part, length) in enumerate(zip(parts, shape, strict=True))])
     )
 
 
 def _axis(part: Any, length: int, dimension: int) -> Axis:
+    if type(part) is int and 0 <= part < length:
+        return Axis(part, 1, drop=True)
     if part is None:
         raise InvalidSelection("newaxis (None) cannot be selected: add the dimension to the result instead")
     if isinstance(part, slice):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from caterva2.frame.geometry import geometry_of
 from caterva2.frame.sent import can_be_sent, compact_record, record, record_extents, record_size
@@ -34,6 +35,9 @@ STORED_PER_RESULT = 4
 
 MAX_CELLS = 1024
 """Most cells of an answer: all of them are looked at before it begins."""
+
+KEPT_BLOCKS = 64
+"""The extents of small answers are worked out once, those of cells with more blocks than this twice."""
 
 PLAN_CELLS = 64
 """So many are, before others have their turn: a millisecond on the event loop."""
@@ -57,11 +61,15 @@ def pays(stored_bytes: int, result_bytes: int) -> bool:
     return stored_bytes <= max(SMALL_BYTES, STORED_PER_RESULT * result_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class _Record(NamedTuple):
     cell: Cell
     page: Page
+    extents: Sequence[Extent] | None  # None where they are worked out once more when they are read
     size: int
+
+    def needs(self, head: Head) -> Sequence[Extent]:
+        """Return the extents that it is made of."""
+        return record_extents(head, self.page, self.cell) if self.extents is None else self.extents
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ class BlockReader:
         stored = 0
         cells = geometry.grid.pieces(selection, geometry.blocksize)
         while some := list(islice(cells, PLAN_CELLS)):
-            for one in await self._sized(head, some):
+            for one in await self._sized(head, some, keep=stored <= SMALL_BYTES):
                 records.append(one)
                 stored += one.size
             if not pays(stored, result_bytes) or len(records) > MAX_CELLS:
@@ -150,14 +158,17 @@ class BlockReader:
                 await asyncio.sleep(0)
         return BlockPlan(head, records, stored + _SIZE.size * len(records))
 
-    async def _sized(self, head: Head, cells: Sequence[Cell]) -> list[_Record]:
+    async def _sized(self, head: Head, cells: Sequence[Cell], *, keep: bool) -> list[_Record]:
+        """Return the records of cells; where `keep` is true, with their extents."""
         numbers = [head.page_of(cell.nchunk) for cell in cells]
         wanted = sorted(set(numbers))
         pages = dict(zip(wanted, await self._source.pages(head, wanted), strict=True))
-        return [
-            _Record(cell, pages[number], record_size(head, pages[number], cell))
-            for cell, number in zip(cells, numbers, strict=True)
-        ]
+        records: list[_Record] = []
+        for cell, number in zip(cells, numbers, strict=True):
+            page = pages[number]
+            extents = record_extents(head, page, cell) if keep and len(cell.blocks) <= KEPT_BLOCKS else None
+            records.append(_Record(cell, page, extents, record_size(head, page, cell, extents)))
+        return records
 
     async def small(self, plan: BlockPlan) -> bytes:
         """Return a small answer, of which nothing is sent that is not wanted, where that can be told.
@@ -206,17 +217,19 @@ class BlockReader:
     async def _prepare(self, head: Head, group: Sequence[_Record]) -> None:
         async def extents() -> AsyncGenerator[Sequence[Extent]]:
             for one in group:
-                yield record_extents(head, one.page, one.cell)
+                yield one.needs(head)
 
         await self._source.prepare(head, extents())
 
-    async def _read(self, head: Head, group: Sequence[_Record], *, compact: bool = False) -> list[bytes]:
+    async def _read(
+        self, head: Head, group: Sequence[_Record], *, compact: bool = False
+    ) -> list[bytes | memoryview]:
         """Return records with their sizes, in parts."""
-        wanted = [record_extents(head, one.page, one.cell) for one in group]
+        wanted = [one.needs(head) for one in group]
         extents = [extent for some in wanted for extent in some]
         read = iter(await self._source.read(head, extents) if extents else ())
         blocksize = geometry_of(head).blocksize
-        found: list[bytes] = []
+        found: list[bytes | memoryview] = []
         for one, some in zip(group, wanted, strict=True):
             parts = record(head, one.page, one.cell, list(islice(read, len(some))))
             if compact and len(some) == 1:  # a whole chunk
@@ -234,10 +247,10 @@ def _chunks_touched(grid: ChunkGrid, selection: Selection) -> int:
     return count
 
 
-def _cut(parts: Sequence[bytes], sent: int) -> deque[bytes]:
+def _cut(parts: Sequence[bytes | memoryview], sent: int) -> deque[bytes]:
     """Return what is left of some parts when so many bytes are sent, joined to pieces of `PIECE_BYTES`."""
     pieces: deque[bytes] = deque()
-    waiting: list[bytes] = []
+    waiting: list[bytes | memoryview] = []
     nbytes = 0
     for part in parts:
         left = part[sent:] if sent else part
