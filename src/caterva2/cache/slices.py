@@ -165,7 +165,7 @@ class Slices:
 
     def chooses(self, head: Head, selection: Selection) -> bool:
         """Return whether `slice` would have a part made elsewhere, as far as is known now."""
-        if not selection.size:
+        if not selection.size or self._is_here(head):
             return False
         if self._kept.nbytes and self._kept.get(_key(head, selection)):
             return True
@@ -178,7 +178,7 @@ class Slices:
         return costs.choice == "slice"
 
     async def _made(self, head: Head, selection: Selection) -> MadeSlice | None:
-        if not selection.size:
+        if not selection.size or self._is_here(head):
             return None
         if self._kept.nbytes and (made := self._kept.get(_key(head, selection))):
             self.stats.kept += 1
@@ -200,12 +200,14 @@ class Slices:
 
     # -- planning --------------------------------------------------------------------------------
 
+    def _is_here(self, head: Head) -> bool:
+        """Return whether all of a version is here, or there is nobody to ask for it."""
+        version = self._store.find(head.path, head.etag)
+        return version is not None and (version.complete or version.superseded)
+
     def _plan(self, head: Head, selection: Selection) -> tuple[SliceMaker, Costs] | None:
         """Return who would make a part, and what each way would cost; None where there is no choice."""
-        version = self._store.find(head.path, head.etag)
-        if version is not None and (version.complete or version.superseded):
-            return None
-        maker = self._maker(head.path)
+        maker, version = self._maker(head.path), self._store.find(head.path, head.etag)
         costs = None if maker is None else self._costs(maker, head, selection, version)
         return None if maker is None or costs is None else (maker, costs)
 
