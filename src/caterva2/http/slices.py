@@ -159,12 +159,8 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
     service.reader.check(nbytes)
     if form == "chunk":
         return await made_chunk(service, request, head, selection, headers)
-    blocks = field is None and nbytes and prefers_blocks(accept)
-    if blocks and not (
-        service.reader.is_made(head, selection)
-        or service.reader.decodes(head, selection, near=_is_near(request))
-    ):
-        response = await stored_blocks(service, head, selection, headers)
+    if field is None and nbytes and prefers_blocks(accept):
+        response = await _for_decoders(service, request, head, selection, headers)
         if response is not None:
             return response
     if nbytes <= LARGE_BYTES:
@@ -176,6 +172,20 @@ async def _of_array(service: DataService, request: Request, head: Head, query: Q
             return await _as_stored(service, wanted, chunks, headers)
         return await _on_disk(service, wanted, headers)
     return await _in_slabs(service, wanted, form, headers)
+
+
+async def _for_decoders(
+    service: DataService, request: Request, head: Head, selection: Selection, headers: dict[str, str]
+) -> Response | None:
+    """Answer a client that decodes blocks; None if it is to have the elements as anybody else."""
+    reader, near = service.reader, _is_near(request)
+    if near or selection.size * dtype_of(head).itemsize <= INLINE_BYTES:
+        kept = reader.kept(head, selection)
+        if kept is not None:
+            return await _made(kept, None, "npy", headers)
+    if reader.is_made(head, selection) or reader.decodes(head, selection, near=near):
+        return None
+    return await stored_blocks(service, head, selection, headers)
 
 
 def _is_near(request: Request) -> bool:

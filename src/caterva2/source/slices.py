@@ -156,8 +156,7 @@ class Reader:
         geometry = geometry_of(head)
         self._check_held(selection.size * geometry.dtype.itemsize)
         out = np.empty(selection.counts, geometry.dtype)
-        pieces = cell_pieces(geometry.grid, selection, geometry.blocksize) if selection.size else iter(())
-        first = list(islice(pieces, SMALL_PIECES + 1))
+        first, pieces = self._begun(head, selection)
         small = _is_small(first, geometry.blocksize)
         if small and not (first := self._without_kept(head, first, out)):
             return _as_asked(out, selection)
@@ -168,6 +167,34 @@ class Reader:
         else:
             await self._fill_large(head, chain(first, pieces), out)
         return _as_asked(out, selection)
+
+    def kept(self, head: Head, selection: Selection) -> Array | None:
+        """Return a small part of an array whose blocks are all kept decoded; otherwise None.
+
+        Parameters
+        ----------
+        head, selection
+            As for `array`.
+        """
+        geometry = geometry_of(head)
+        if not self.decoded.stats.cached_bytes or not selection.size:
+            return None
+        pieces, _ = self._begun(head, selection)
+        if not _is_small(pieces, geometry.blocksize):
+            return None
+        out = np.empty(selection.counts, geometry.dtype)
+        for piece in pieces:
+            found = self.decoded.get(head, piece.nchunk, piece.blocks)
+            if found is None:
+                return None
+            place_blocks(head, piece.cell, found, out)
+        return _as_asked(out, selection)
+
+    def _begun(self, head: Head, selection: Selection) -> tuple[list[CellPiece], Iterator[CellPiece]]:
+        """Return the first pieces of a selection, one more than a small read may have, and the others."""
+        geometry = geometry_of(head)
+        pieces = cell_pieces(geometry.grid, selection, geometry.blocksize) if selection.size else iter(())
+        return list(islice(pieces, SMALL_PIECES + 1)), pieces
 
     async def made(self, head: Head, selection: Selection) -> Array | None:
         """Return a part of an array that is made elsewhere, where that is best; None if it is to be read.
