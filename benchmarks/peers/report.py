@@ -133,7 +133,7 @@ def versions(systems: Mapping[str, Summary]) -> str:
 def table(rows: Sequence[Row], systems: Sequence[Summary]) -> list[str]:
     """Return the lines of a table, without the rows and systems of which nothing was measured."""
     ours = next((one for one in systems if one["kind"] == "ours"), {})
-    others = [one for kind in ("peer", "copy") for one in systems if one["kind"] == kind]
+    others = [one for kind in ("variant", "peer", "copy") for one in systems if one["kind"] == kind]
     others = [one for one in others if any(row.of(one) is not None for row in rows)]
     marks = [one["title"] + (" †" if one["kind"] == "copy" else "") for one in others]
     head = ["", "ours", "ours ÷ best peer", "goal", *marks]

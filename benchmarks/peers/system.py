@@ -37,7 +37,8 @@ class System:
     dataset : str
         The file or directory that `prepare` writes, below the directory of data; systems may share one.
     kind : str
-        ``ours``; ``peer``; or ``copy``, if what it reads is at last on the reader's own disk.
+        ``ours``; ``variant``, if it is ours otherwise configured; ``peer``; or ``copy``, if what it reads is at
+        last on the reader's own disk.
     package : str
         The package whose version stands for it.
     caches : bool
@@ -48,7 +49,7 @@ class System:
     title: ClassVar[str]
     environment: ClassVar[str] = ""
     dataset: ClassVar[str]
-    kind: ClassVar[Literal["ours", "peer", "copy"]] = "peer"
+    kind: ClassVar[Literal["ours", "variant", "peer", "copy"]] = "peer"
     package: ClassVar[str]
     caches: ClassVar[bool] = False
 

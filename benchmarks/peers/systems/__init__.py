@@ -6,7 +6,7 @@ from benchmarks.peers.system import System
 from benchmarks.peers.systems.blosc2_file import FileOverHttp, LocalFile
 from benchmarks.peers.systems.caterva2_release import Release, WarmProxy
 from benchmarks.peers.systems.h5grove_server import H5grove
-from benchmarks.peers.systems.ours import Ours
+from benchmarks.peers.systems.ours import Ours, OursUndecoded
 from benchmarks.peers.systems.tensorstore_zarr import TensorStorePlain, TensorStoreSharded
 from benchmarks.peers.systems.zarr_obstore import ZarrObstore
 
@@ -14,6 +14,7 @@ __all__ = ["SYSTEMS"]
 
 SYSTEMS: tuple[System, ...] = (
     Ours(),
+    OursUndecoded(),
     TensorStoreSharded(),
     TensorStorePlain(),
     ZarrObstore(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -28,6 +29,7 @@ class Ours(System):
     kind = "ours"
     package = "caterva2"
     caches = True
+    environment_of_services: ClassVar[Mapping[str, str]] = {}
     _broker: str
 
     def prepare(self, values: Any, case: Case, target: Path) -> None:
@@ -62,23 +64,31 @@ class Ours(System):
         return f"http://127.0.0.1:{port}"
 
     def _serve_publisher(self, services: Services, data: Path, url: str | None) -> str:
-        self._broker = _start(services, "broker").wait_for_words(LISTENING)
+        self._broker = self._start(services, "broker").wait_for_words(LISTENING)
         options = ["--broker", self._broker, *(["--url", url] if url else [])]
-        return _start(services, "publisher", f"foo={data}", *options).wait_for_words(LISTENING)
+        return self._start(services, "publisher", f"foo={data}", *options).wait_for_words(LISTENING)
 
     def _serve_subscriber(self, services: Services) -> int:
-        subscriber = _start(services, "subscriber", "--broker", self._broker)
+        subscriber = self._start(services, "subscriber", "--broker", self._broker)
         url = subscriber.wait_for_words(LISTENING)
         subscriber.wait_until(lambda: _knows(url))
         port = urlsplit(url).port
         assert port is not None
         return port
 
+    def _start(self, services: Services, verb: str, *options: str) -> Service:
+        state = tempfile.mkdtemp(dir=services.directory, prefix=f"state-{verb}-")
+        command = [sys.executable, "-m", "caterva2", verb, *options, "--listen", "127.0.0.1:0"]
+        return services.start(verb, [*command, "--state", state], self.environment_of_services)
 
-def _start(services: Services, verb: str, *options: str) -> Service:
-    state = tempfile.mkdtemp(dir=services.directory, prefix=f"state-{verb}-")
-    command = [sys.executable, "-m", "caterva2", verb, *options, "--listen", "127.0.0.1:0", "--state", state]
-    return services.start(verb, command)
+
+class OursUndecoded(Ours):
+    """The same, where the subscriber keeps no blocks decoded."""
+
+    name = "ours-undecoded"
+    title = "ours, nothing kept decoded"
+    kind = "variant"
+    environment_of_services = {"CATERVA2_SUBSCRIBER_DECODED_CACHE_BYTES": "0"}
 
 
 def _knows(url: str) -> bool:
