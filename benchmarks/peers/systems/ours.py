@@ -88,7 +88,7 @@ class OursUndecoded(Ours):
     name = "ours-undecoded"
     title = "ours, nothing kept decoded"
     kind = "variant"
-    environment_of_services = {"CATERVA2_SUBSCRIBER_DECODED_CACHE_BYTES": "0"}
+    environment_of_services: ClassVar[Mapping[str, str]] = {"CATERVA2_SUBSCRIBER_DECODED_CACHE_BYTES": "0"}
 
 
 def _knows(url: str) -> bool:
