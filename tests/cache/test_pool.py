@@ -98,3 +98,13 @@ def test_what_was_removed_is_not_opened_again(pool):
     assert pool.names() == set()
     with pytest.raises(FileNotFoundError), files.opened():
         pass
+
+
+def test_the_one_used_last_is_noted_again_after_all_were_closed(pool):
+    mirror = Mirror(pool, "m", SIZE, 100)
+    mirror.write(items(EXTENTS[:1]))
+    for _ in range(2):
+        assert mirror.read(EXTENTS[:1])[0] == [DATA[:1000]]
+        assert (len(pool), pool.map_bytes) == (1, 100)
+        pool.close()
+        assert (len(pool), pool.map_bytes) == (0, 0)

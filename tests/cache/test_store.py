@@ -51,6 +51,31 @@ class TestDiskFailure:
         assert b"".join([piece async for piece in cached.stream(head, 1, 99)]) == data[1:99]
 
 
+class TestReadNow:
+    async def test_gives_all_or_nothing_and_counts_as_use(self, cached, path, data):
+        head = await cached.head(path)
+        extents = (await all_extents(cached, head))[:2]
+        await cached.read(head, extents[:1])
+        store, version = cached._store, cached._store.find(path, head.etag)
+        version.last_used = 0.0
+        assert store.read_now(version, extents[1:]) is None
+        assert version.last_used == 0.0
+        assert store.read_now(version, extents[:1]) == [data[:PAGE]]
+        assert version.last_used > 0.0
+        assert version.ticks[extents[0].number] > version.ticks[extents[1].number]
+
+    async def test_nothing_that_is_to_be_checked(self, opened, path, data):
+        async with opened() as cached:
+            await read_all(cached, path)
+        async with opened() as cached:
+            head = await cached.head(path)
+            extents = (await all_extents(cached, head))[:1]
+            version = cached._store.find(path, head.etag)
+            assert cached._store.read_now(version, extents) is None
+            assert await cached.read(head, extents) == [data[:PAGE]]
+            assert cached._store.read_now(version, extents) == [data[:PAGE]]
+
+
 class TestQuota:
     async def test_the_least_recently_used_goes_first(self, opened, origin, tmp_path, mirror_files, until):
         paths = [DatasetPath("foo", f"{n}.bin") for n in range(6)]

@@ -3,6 +3,11 @@
 import json
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
+
+from caterva2.http.lane import _Request
 
 HOT = ["/api/info/", "/api/manifest/", "/data/", "/api/download/", "/api/chunk/", "/api/fetch/"]
 
@@ -32,6 +37,18 @@ async def test_lines_of_a_header_are_one_list(running) -> None:
     for lines in ([headers["ETag"], '"other"'], ['"other"', headers["ETag"]]):
         sent = [("If-None-Match", line) for line in lines]
         assert (await running.get("/data/foo/empty", headers=sent))[0] == 304
+
+
+@given(st.text("ab=&;%+2C ,:é\0", max_size=30).map(str.encode))
+@example(b"slice_=0:10,5&version=a")
+def test_a_query_is_read_as_the_framework_reads_it(text) -> None:
+    query = _Request({"type": "http", "query_string": text, "headers": []}).query_params
+    assert query.multi_items() == QueryParams(text).multi_items()
+
+
+def test_of_a_header_that_is_not_there_there_are_no_lines() -> None:
+    headers = _Request({"type": "http", "headers": [(b"a", b"1"), (b"a", b"2")]}).headers
+    assert (headers.getlist("A"), headers.getlist("b")) == (["1", "2"], [])
 
 
 async def test_an_unexpected_error_of_a_control_route_is_a_problem(running, files, monkeypatch) -> None:

@@ -36,8 +36,9 @@ STORED_PER_RESULT = 4
 MAX_CELLS = 1024
 """Most cells of an answer: all of them are looked at before it begins."""
 
+KEPT_CELLS = 8
 KEPT_BLOCKS = 64
-"""The extents of small answers are worked out once, those of cells with more blocks than this twice."""
+"""Of so few cells, and of so many blocks of each at most, the extents are kept from the plan to the read."""
 
 PLAN_CELLS = 64
 """So many are, before others have their turn: a millisecond on the event loop."""
@@ -143,13 +144,14 @@ class BlockReader:
         """
         geometry = geometry_of(head)
         result_bytes = selection.size * geometry.dtype.itemsize
-        if not can_be_sent(head) or _chunks_touched(geometry.grid, selection) > MAX_CELLS:
+        touched = _chunks_touched(geometry.grid, selection)
+        if not can_be_sent(head) or touched > MAX_CELLS:
             return None
         records: list[_Record] = []
         stored = 0
         cells = geometry.grid.pieces(selection, geometry.blocksize)
         while some := list(islice(cells, PLAN_CELLS)):
-            for one in await self._sized(head, some, keep=stored <= SMALL_BYTES):
+            for one in await self._sized(head, some, keep=touched <= KEPT_CELLS):
                 records.append(one)
                 stored += one.size
             if not pays(stored, result_bytes) or len(records) > MAX_CELLS:
@@ -159,7 +161,7 @@ class BlockReader:
         return BlockPlan(head, records, stored + _SIZE.size * len(records))
 
     async def _sized(self, head: Head, cells: Sequence[Cell], *, keep: bool) -> list[_Record]:
-        """Return the records of cells; where `keep` is true, with their extents."""
+        """Return the records of cells; with their extents, if they are to be kept."""
         numbers = [head.page_of(cell.nchunk) for cell in cells]
         wanted = sorted(set(numbers))
         pages = dict(zip(wanted, await self._source.pages(head, wanted), strict=True))
