@@ -37,8 +37,8 @@ class System:
     dataset : str
         The file or directory that `prepare` writes, below the directory of data; systems may share one.
     kind : str
-        ``ours``; ``variant``, ours otherwise configured; ``peer``; or ``copy``, if what it reads is at last on
-        the reader's own disk.
+        ``ours``; ``variant``, ours configured otherwise; ``peer``; or ``copy``, if it reads in the end from
+        its own disk.
     package : str
         The package whose version stands for it.
     caches : bool
