@@ -193,7 +193,7 @@ class Transport:
             if not request.idempotent:
                 raise broken(self.url, error) from error
         try:
-            return self._wire.send(message, connect_s, silence_s)
+            return self._wire.send(message, connect_s, silence_s, anew=True)
         except OSError as error:
             raise broken(self.url, error) from error
 

@@ -254,7 +254,7 @@ class Wire:
         """Close the connections that are idle."""
         _close_all(self._idle)
 
-    def send(self, message: bytes, connect_s: float, silence_s: float) -> Answer:
+    def send(self, message: bytes, connect_s: float, silence_s: float, *, anew: bool = False) -> Answer:
         """Send a request, and return its answer once the head of that has come.
 
         Parameters
@@ -263,6 +263,8 @@ class Wire:
             Head and body of the request.
         connect_s, silence_s : float
             How long a connection may take, and how long the other side may stay silent, in seconds.
+        anew : bool
+            On a new connection: of those that are idle, more than one may have ended.
 
         Raises
         ------
@@ -271,7 +273,7 @@ class Wire:
         OSError
             If it breaks, or is silent for too long.
         """
-        sock = self._take() or self._connect(connect_s)
+        sock = (None if anew else self._take()) or self._connect(connect_s)
         try:
             if sock.gettimeout() != silence_s:
                 sock.settimeout(silence_s)
