@@ -31,6 +31,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells let what they start in the background ignore Ctrl-C, and children inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What is counted are extents; to who is busy, a publisher on the same machine may seem far enough for slices
+os.environ["CATERVA2_SUBSCRIBER_SLICES"] = "never"
+
 START_S = 30
 
 

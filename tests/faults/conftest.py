@@ -110,9 +110,6 @@ def root(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Path:
 def start(site, ask, root):
     """Start the three, and return publisher and subscriber once all is announced."""
 
-    # what is counted here are extents; on a busy machine a publisher may seem far enough for slices
-    site.environment["CATERVA2_SUBSCRIBER_SLICES"] = "never"
-
     def start(**options: str):
         _, publisher, subscriber = site.start_three(root, **options)
         wait_for_all(ask, subscriber.url("subscriber"), root)

@@ -87,7 +87,11 @@ class Cluster:
     async def start_subscriber(self, listen: Address = ANY_PORT) -> None:
         """Start the subscriber."""
         settings = SubscriberSettings(
-            listen=listen, state=self.state / "subscriber", token=self.token, broker=self.broker.address.url
+            listen=listen,
+            state=self.state / "subscriber",
+            token=self.token,
+            broker=self.broker.address.url,
+            slices="never",  # a publisher here may seem far away while the machine is busy
         )
         self.subscriber = await self._enter("subscriber", SubscriberService(settings))
 
