@@ -31,8 +31,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells let what they start in the background ignore Ctrl-C, and children inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What is counted are extents; to who is busy, a publisher on the same machine may seem far enough for slices
-os.environ["CATERVA2_SUBSCRIBER_SLICES"] = "never"
+ON_ONE_MACHINE = {"CATERVA2_SUBSCRIBER_SLICES": "never"}
+"""To who is busy, a publisher beside may seem far enough for slices; but what most tests count are extents."""
 
 START_S = 30
 
@@ -105,7 +105,13 @@ class Site:
         self.processes: list[Process] = []
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("CATERVA2_")
-        } | {"CATERVA2_CONFIG": str(directory / "none.toml"), "COLUMNS": "100", "PYTHONWARNINGS": "error"}
+        }
+        self.environment |= {
+            "CATERVA2_CONFIG": str(directory / "none.toml"),
+            "COLUMNS": "100",
+            "PYTHONWARNINGS": "error",
+            **ON_ONE_MACHINE,
+        }
 
     def start(self, *arguments: str) -> Process:
         """Start a service."""

@@ -66,10 +66,21 @@ class Stack:
         Command lines by the same names; may be changed before a service is started again.
     urls : dict of str to str
         By name: ``broker 0``, ``publisher``, ``tier 1``, ``broker 1``, …, and what is started beside them.
+    slices : str
+        Whether those that are started from now on ask for slices; see `tests.conftest.ON_ONE_MACHINE`.
     """
 
-    def __init__(self, directory: Path, root: Path, depth: int, *, tokens: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        root: Path,
+        depth: int,
+        *,
+        tokens: list[str] | None = None,
+        slices: str = "never",
+    ) -> None:
         self.directory, self.root, self.depth = directory, root, depth
+        self.slices = slices
         self.tokens = tokens
         self.services: dict[str, ForkedService] = {}
         self.urls: dict[str, str] = {}
@@ -143,7 +154,10 @@ class Stack:
         command = list(self.commands[name])
         if name in self.urls:
             command[command.index("127.0.0.1:0")] = self.urls[name].removeprefix("http://")
-        environment = {"CATERVA2_CONFIG": str(self.directory / "none.toml")}
+        environment = {
+            "CATERVA2_CONFIG": str(self.directory / "none.toml"),
+            "CATERVA2_SUBSCRIBER_SLICES": self.slices,
+        }
         service = ForkedService(command, self.directory / f"{name}.log", environment)
         self.services[name] = service
         self.urls[name] = service.wait_listening()

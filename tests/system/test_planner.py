@@ -27,18 +27,13 @@ def array() -> np.ndarray:
     return np.random.default_rng(11).integers(0, 1 << 12, SHAPE, np.int32)
 
 
-@pytest.fixture(autouse=True)
-def planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CATERVA2_SUBSCRIBER_SLICES", "auto")
-
-
 @pytest.fixture
 def groups(tmp_path: Path, array: np.ndarray) -> Iterator[Stack]:
     """A publisher, a tier at the other end of a slow link, and a group below it."""
     root = tmp_path / "root"
     root.mkdir()
     write_array(root / "x.b2nd", array, chunks=(64, 128, 256), blocks=(4, 64, 256))
-    with Stack(tmp_path, root, 1) as groups:
+    with Stack(tmp_path, root, 1, slices="auto") as groups:
         groups.wait_current("tier 1")
         yield groups
 
@@ -118,9 +113,8 @@ def test_a_tier_has_slices_made_for_those_below(far, array) -> None:
     assert 0 < moved(far) - before
 
 
-def test_never_means_never(far, array, monkeypatch) -> None:
-    monkeypatch.delenv("CATERVA2_SUBSCRIBER_SLICES")
-    (far.directory / "none.toml").write_text('[subscriber]\nslices = "never"\n')
+def test_never_means_never(far, array) -> None:
+    far.slices = "never"
     far.start("plain", 0, "subscriber")
     far.wait_current("plain")
     assert read(far, "plain", array, "7").startswith('plan;desc="blocks"')
