@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ON_ONE_MACHINE = {"CATERVA2_SUBSCRIBER_SLICES": "never"}
-"""To who is busy, a publisher beside may seem far enough for slices; but what most tests count are extents."""
+"""To who is busy a publisher beside may seem far enough for slices; what most tests count are extents."""
 
 START_S = 30
 

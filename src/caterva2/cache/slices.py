@@ -41,7 +41,7 @@ KEPT_BYTES = 64 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
 """Largest slice that is asked for, in bytes, decoded; larger answers are made of several."""
 
-NEAR_S = 0.002
+NEAR_S = 0.005
 """A host that is nearer than this is asked for no slices, in seconds: what is stored costs it least."""
 
 LOOKED_AT = 128
