@@ -10,13 +10,14 @@ from caterva2.frame.decode import _blosc2, is_ready
 from caterva2.frame.geometry import geometry_of
 from caterva2.model.path import parse_path
 from caterva2.model.selection import select
-from caterva2.source.decoded import Decoded
+from caterva2.source.decoded import EXTRA_BYTES, Decoded
 from caterva2.source.slices import Reader
 from caterva2.testing.memory import FileSource
 
 TRUTH = np.arange(40 * 60, dtype="i8").reshape(40, 60)
 PARAMS = {"chunks": (20, 20), "blocks": (10, 10)}
 BLOCK_BYTES = 10 * 10 * 8
+COST = BLOCK_BYTES + EXTRA_BYTES
 
 
 class Counted(FileSource):
@@ -101,7 +102,7 @@ async def test_a_new_version_and_another_dataset_have_nothing_of_it(make, execut
 
 async def test_blocks_stay_within_the_budget(make) -> None:
     head = await make(TRUTH).head(parse_path("r/x.b2nd"))
-    decoded = Decoded(3 * BLOCK_BYTES)
+    decoded = Decoded(3 * COST)
     for nchunk in (0, 1, 2):
         for _ in range(2):
             decoded.put(head, nchunk, [0, 2], memoryview(bytes([nchunk]) * 2 * BLOCK_BYTES))
@@ -111,6 +112,16 @@ async def test_blocks_stay_within_the_budget(make) -> None:
     for _ in range(3):
         decoded.put(head, 3, [0, 1, 2, 3], memoryview(bytes(4 * BLOCK_BYTES)))  # more than there may be
     assert decoded.get(head, 3, [0]) is None
+
+
+async def test_the_smallest_blocks_cost_more_than_their_bytes(make) -> None:
+    head = await make(TRUTH).head(parse_path("r/x.b2nd"))
+    decoded = Decoded(100 * (8 + EXTRA_BYTES))
+    for nchunk in range(1000):
+        for _ in range(2):
+            decoded.put(head, nchunk, [0], memoryview(bytes(8)))
+    assert decoded.stats.cached_bytes == 100 * 8
+    assert len(decoded._used) == 100
 
 
 async def test_what_is_given_may_be_used_again(make) -> None:
@@ -127,7 +138,7 @@ async def test_what_is_given_may_be_used_again(make) -> None:
 async def test_who_reads_more_than_can_be_kept_pushes_out_nothing_however_often(make, executor) -> None:
     source = make(TRUTH)
     head = await source.head(parse_path("r/x.b2nd"))
-    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=2 * BLOCK_BYTES)
+    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=2 * COST)
     for _ in range(2):
         await read(reader, head, (0, 0))
     for _ in range(3):
@@ -157,7 +168,7 @@ async def test_large_reads_are_kept_too(make, executor) -> None:
 
 async def test_threads_can_share_it(make, executor) -> None:
     head = await make(TRUTH).head(parse_path("r/x.b2nd"))
-    decoded = Decoded(20 * BLOCK_BYTES)
+    decoded = Decoded(20 * COST)
 
     def use(seed: int) -> None:
         for nchunk in np.random.default_rng(seed).integers(0, 30, 2000).tolist():
@@ -194,7 +205,7 @@ class TestDecodes:
         assert [reader.decodes(head, whole, near=False) for _ in range(3)] == [False] * 3
         assert [reader.decodes(head, whole, near=True) for _ in range(2)] == [False, True]
 
-    @pytest.mark.parametrize("decoded_bytes", [0, 20 * BLOCK_BYTES])
+    @pytest.mark.parametrize("decoded_bytes", [0, 20 * COST])
     def test_not_what_cannot_be_kept(self, head, executor, decoded_bytes) -> None:
         reader = Reader(self.source, executor, limit_bytes=1 << 30, decoded_bytes=decoded_bytes)
         assert [reader.decodes(head, select((), head.shape), near=True) for _ in range(3)] == [False] * 3
@@ -203,7 +214,7 @@ class TestDecodes:
 async def test_who_reads_everything_once_pushes_out_nothing(make, executor) -> None:
     source = make(TRUTH)
     head = await source.head(parse_path("r/x.b2nd"))
-    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=2 * BLOCK_BYTES)
+    reader = Reader(source, executor, limit_bytes=1 << 30, decoded_bytes=2 * COST)
     for _ in range(2):
         await read(reader, head, (0, 0))
     for row in range(0, 40, 10):

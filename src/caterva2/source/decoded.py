@@ -14,6 +14,9 @@ from caterva2.model.manifest import Head
 
 __all__ = ["Decoded", "DecodedStats"]
 
+EXTRA_BYTES = 512
+"""What a block costs beside its bytes: to be found, and to be known to have been used."""
+
 Raw = npt.NDArray[np.uint8]
 
 _Key = tuple[str, str, str, int]
@@ -38,10 +41,11 @@ class DecodedStats:
 
 @dataclass(slots=True)
 class _Chunk:
-    """The blocks of a chunk that are kept, by number, and what they take."""
+    """The blocks of a chunk that are kept, by number, what they take, and what that costs."""
 
     blocks: dict[int, Raw] = field(default_factory=dict)
     nbytes: int = 0
+    cost: int = 0
 
 
 class Decoded:
@@ -54,7 +58,7 @@ class Decoded:
     Parameters
     ----------
     limit_bytes : int
-        Most that the blocks may take.
+        Most that the blocks may take, `EXTRA_BYTES` for each included.
 
     Attributes
     ----------
@@ -64,6 +68,7 @@ class Decoded:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.stats = DecodedStats()
+        self._cost = 0
         self._lock = threading.Lock()
         self._chunks: OrderedDict[_Key, _Chunk] = OrderedDict()
         self._used: OrderedDict[_Key, tuple[set[int], int]] = OrderedDict()  # once: blocks, bytes of a block
@@ -110,7 +115,7 @@ class Decoded:
             absent = [b for b in blocks if chunk is None or b not in chunk.blocks]
             first = self._note(key, absent, size)
             places = {block: n for n, block in enumerate(blocks) if block in absent and block not in first}
-        if places and len(places) * size <= self.limit_bytes:
+        if places and len(places) * (size + EXTRA_BYTES) <= self.limit_bytes:
             rows = np.frombuffer(raw, np.uint8).reshape(len(blocks), size)
             kept = rows.copy() if len(places) == len(rows) else rows[list(places.values())]
             self._keep(key, list(places), kept)  # never `raw` itself, which may be used again
@@ -121,10 +126,10 @@ class Decoded:
         first = {block for block in blocks if block not in known}
         if first:
             self._used[key] = known | first, blocksize
-            self._used_bytes += len(first) * blocksize
+            self._used_bytes += len(first) * (blocksize + EXTRA_BYTES)
             while self._used_bytes > self.limit_bytes and self._used:
                 _, (forgotten, size) = self._used.popitem(last=False)
-                self._used_bytes -= len(forgotten) * size
+                self._used_bytes -= len(forgotten) * (size + EXTRA_BYTES)
         return first
 
     def _keep(self, key: _Key, blocks: Sequence[int], rows: Raw) -> None:
@@ -134,14 +139,14 @@ class Decoded:
             for block, row in zip(blocks, rows, strict=True):
                 if block not in chunk.blocks:  # another thread may have been as fast
                     chunk.blocks[block] = row
-            self._grow(chunk, rows.nbytes)
-            while self.stats.cached_bytes > self.limit_bytes:
+            chunk.nbytes += rows.nbytes
+            chunk.cost += rows.nbytes + EXTRA_BYTES * len(blocks)
+            self.stats.cached_bytes += rows.nbytes
+            self._cost += rows.nbytes + EXTRA_BYTES * len(blocks)
+            while self._cost > self.limit_bytes:
                 _, oldest = self._chunks.popitem(last=False)
-                self._grow(oldest, -oldest.nbytes)
-
-    def _grow(self, chunk: _Chunk, nbytes: int) -> None:
-        chunk.nbytes += nbytes
-        self.stats.cached_bytes += nbytes
+                self.stats.cached_bytes -= oldest.nbytes
+                self._cost -= oldest.cost
 
 
 def _key(head: Head, nchunk: int) -> _Key:
