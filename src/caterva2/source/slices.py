@@ -1,15 +1,15 @@
 """Reads of slices, points, items and chunks over any source.
 
-The way of a read: plan it in pieces (`caterva2.source.plan`), get the pages that say where their bytes are,
-read extents in batches of bounded size, decode each batch in threads while the next one is read.
+The way of a read: plan it in pieces (`caterva2.source.plan`), take what is kept decoded
+(`caterva2.source.decoded`), get the pages that say where the bytes of the rest are, read extents in batches
+of bounded size, decode each batch in threads while the next one is read (`caterva2.source.decoding`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
 from itertools import chain, islice
@@ -19,16 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import InvalidSelection, NotFound, TooLarge
-from caterva2.frame.decode import block_extents, is_ready, place_blocks, stored_special
+from caterva2.frame.decode import place_blocks, stored_special
 from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head
-from caterva2.model.page import Page
 from caterva2.model.selection import Axis, Selection, select
-from caterva2.source.batch import Batch
 from caterva2.source.budget import Budget
 from caterva2.source.decoded import Decoded
-from caterva2.source.plan import CellPiece, Keep, Piece, cell_pieces, point_pieces
+from caterva2.source.decoding import SMALL_PIECES, Decoding, is_small
+from caterva2.source.plan import CellPiece, cell_pieces, point_pieces
 from caterva2.source.planner import blocks_touched
 from caterva2.source.points import parse_points
 from caterva2.source.protocol import Source
@@ -37,21 +36,6 @@ from caterva2.source.slabs import Slab, slabs
 __all__ = ["Reader", "SliceSource"]
 
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
-
-PLAN_PIECES = 128
-"""Pieces are planned so many at a time: a millisecond or two on the event loop."""
-
-SHARE_BYTES = 512 * 1024
-"""It pays to give another thread this much to decode, in bytes."""
-
-INLINE_BYTES = 1024 * 1024
-"""So much is decoded on the loop, in bytes: that takes a millisecond, and threads would not be faster."""
-
-SMALL_BYTES = 4 * 1024 * 1024
-"""A read of blocks of this size in all, in bytes, is small: it waits behind no large one."""
-
-SMALL_PIECES = 16
-"""More pieces are no small read."""
 
 MOST_DECODED_BYTES = 256 * 1024 * 1024
 """Larger parts are sent as they are stored to who takes that, also if they were used before."""
@@ -123,11 +107,10 @@ class Reader:
         self._source = source
         self._made = made
         self._executor = executor
-        self._large = large or executor
         self._limit_bytes = limit_bytes
         self.budget = Budget(BUDGET_BYTES)
         self.decoded = Decoded(decoded_bytes)
-        self._threads = max(1, os.cpu_count() or 1)
+        self._decoding = Decoding(source, self.decoded, executor, large or executor)
 
     async def array(self, head: Head, selection: Selection) -> Array:
         """Return a part of an array.
@@ -157,15 +140,15 @@ class Reader:
         self._check_held(selection.size * geometry.dtype.itemsize)
         out = np.empty(selection.counts, geometry.dtype)
         first, pieces = self._begun(head, selection)
-        small = _is_small(first, geometry.blocksize)
-        if small and not (first := self._without_kept(head, first, out)):
+        small = is_small(first, geometry.blocksize)
+        if small and not (first := self._decoding.without_kept(head, first, out)):
             return _as_asked(out, selection)
         if (made := await self.made(head, selection)) is not None:
             return made
         if small:
-            await self._fill_small(head, first, out)
+            await self._decoding.small(head, first, out)
         else:
-            await self._fill_large(head, chain(first, pieces), out)
+            await self._decoding.large(head, chain(first, pieces), out)
         return _as_asked(out, selection)
 
     def kept(self, head: Head, selection: Selection) -> Array | None:
@@ -180,7 +163,7 @@ class Reader:
         if not self.decoded.stats.cached_bytes or not selection.size:
             return None
         pieces, _ = self._begun(head, selection)
-        if not _is_small(pieces, geometry.blocksize):
+        if not is_small(pieces, geometry.blocksize):
             return None
         out = np.empty(selection.counts, geometry.dtype)
         for piece in pieces:
@@ -263,7 +246,7 @@ class Reader:
         async def groups() -> AsyncGenerator[Sequence[Extent]]:
             geometry = geometry_of(head)
             pieces = cell_pieces(geometry.grid, part, geometry.blocksize)
-            async with aclosing(self._batches(head, pieces, plan_in_thread=False)) as batches:
+            async with aclosing(self._decoding.batches(head, pieces, plan_in_thread=False)) as batches:
                 async for batch in batches:
                     yield batch.extents
 
@@ -343,7 +326,7 @@ class Reader:
         out = np.empty(counts, geometry.dtype)
         if size:
             pieces = point_pieces(grid, parsed.points, parsed.slices, geometry.blocksize)
-            await self._fill(head, pieces, out, plan_in_thread=True)
+            await self._decoding.fill(head, pieces, out, plan_in_thread=True)
         return parsed.arrange(out)
 
     async def items(self, head: Head, start: int, stop: int) -> bytes:
@@ -432,143 +415,9 @@ class Reader:
         ]
         return all(used)
 
-    def _without_kept(self, head: Head, pieces: Iterable[CellPiece], out: Array) -> list[CellPiece]:
-        """Write those pieces to `out` whose blocks are kept decoded, and return the others."""
-        if not self.decoded.limit_bytes:
-            return list(pieces)
-        left = []
-        for piece in pieces:
-            found = self.decoded.get(head, piece.nchunk, piece.blocks)
-            if found is None:
-                left.append(piece)
-            else:
-                place_blocks(head, piece.cell, found, out)
-        return left
-
-    @property
-    def _keep(self) -> Keep | None:
-        return self.decoded.put if self.decoded.limit_bytes else None
-
-    async def _fill_small(self, head: Head, pieces: Sequence[CellPiece], out: Array) -> None:
-        """Decode a few pieces into `out`, without waiting for a thread if there is little to do."""
-        geometry = geometry_of(head)
-        pages = await self._pages(head, pieces)
-        batch = Batch(last=True)
-        for piece in pieces:
-            page = pages[head.page_of(piece.nchunk)]
-            extents = block_extents(head, page, piece.nchunk, piece.blocks)
-            batch.add(piece, page, extents, len(piece.blocks) * geometry.blocksize)
-        parts = await self._source.read(head, batch.extents) if batch.extents else []
-        if batch.decoded > INLINE_BYTES or not geometry.by_block or not is_ready():
-            await self._decode(head, batch, parts, out, self._executor)
-        elif batch.work:
-            _decode_share(head, batch.work, parts, out, self._keep)
-
-    async def _fill_large(self, head: Head, pieces: Iterator[CellPiece], out: Array) -> None:
-        """Decode pieces into `out` as far as they are not kept decoded."""
-        if self.decoded.stats.cached_bytes:
-            loop = asyncio.get_running_loop()
-            left = await loop.run_in_executor(self._large, self._without_kept, head, pieces, out)
-            if not left:
-                return
-            pieces = iter(left)
-        await self._fill(head, pieces, out)
-
-    async def _fill(
-        self, head: Head, pieces: Iterator[Piece], out: Array, *, plan_in_thread: bool = False
-    ) -> None:
-        """Decode pieces into `out`; the next batch is read while one is decoded."""
-        ahead: asyncio.Task[tuple[Batch, list[bytes]]] | None = None
-        async with aclosing(self._batches(head, pieces, plan_in_thread)) as batches:
-            try:
-                batch, parts = await self._read(head, batches)
-                while True:
-                    if not batch.last:
-                        ahead = asyncio.create_task(self._read(head, batches))
-                    await self._decode(head, batch, parts, out, self._large)
-                    if ahead is None:
-                        return
-                    batch, parts = await ahead
-                    ahead = None
-            finally:
-                if ahead is not None:  # failed or cancelled: the generator must be at rest to be closed
-                    ahead.cancel()
-                    await asyncio.gather(ahead, return_exceptions=True)
-
-    async def _read(self, head: Head, batches: AsyncGenerator[Batch]) -> tuple[Batch, list[bytes]]:
-        batch = await anext(batches)
-        parts = await self._source.read(head, batch.extents) if batch.extents else []
-        return batch, parts
-
-    async def _batches(
-        self, head: Head, pieces: Iterator[Piece], plan_in_thread: bool
-    ) -> AsyncGenerator[Batch]:
-        """Yield batches; the last one, possibly empty, says so."""
-        blocksize = geometry_of(head).blocksize
-        batch = Batch()
-        while True:
-            if plan_in_thread:
-                loop = asyncio.get_running_loop()
-                group = await loop.run_in_executor(self._executor, _take, pieces)
-            else:
-                group = _take(pieces)
-            pages = await self._pages(head, group)
-            for piece in group:
-                page = pages[head.page_of(piece.nchunk)]
-                extents = block_extents(head, page, piece.nchunk, piece.blocks)
-                if batch.full:
-                    yield batch
-                    batch = Batch()
-                batch.add(piece, page, extents, len(piece.blocks) * blocksize)
-            if len(group) < PLAN_PIECES:
-                batch.last = True
-                yield batch
-                return
-
-    async def _pages(self, head: Head, pieces: Sequence[Piece]) -> dict[int, Page]:
-        numbers = head.pages_of({piece.nchunk for piece in pieces})
-        return dict(zip(numbers, await self._source.pages(head, numbers), strict=True)) if numbers else {}
-
-    async def _decode(
-        self, head: Head, batch: Batch, parts: list[bytes], out: Array, executor: Executor
-    ) -> None:
-        if not batch.work:
-            return
-        loop = asyncio.get_running_loop()
-        shares = min(self._threads, len(batch.work), 1 + batch.decoded // SHARE_BYTES)
-        await asyncio.gather(
-            *(
-                loop.run_in_executor(
-                    executor, _decode_share, head, batch.work[n::shares], parts, out, self._keep
-                )
-                for n in range(shares)
-            )
-        )
-
-
-def _is_small(pieces: Sequence[Piece], blocksize: int) -> bool:
-    return len(pieces) <= SMALL_PIECES and sum(len(p.blocks) for p in pieces) * blocksize <= SMALL_BYTES
-
 
 def _as_asked(out: Array, selection: Selection) -> Array:
     """Return what was read in increasing order of index as it was selected."""
     if any(axis.reverse for axis in selection.axes):
         out = out[tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)]
     return out.reshape(selection.shape)
-
-
-def _take(pieces: Iterator[Piece]) -> list[Piece]:
-    return list(islice(pieces, PLAN_PIECES))
-
-
-def _decode_share(
-    head: Head,
-    work: Sequence[tuple[Piece, Page, list[int]]],
-    parts: list[bytes],
-    out: Array,
-    keep: Keep | None,
-) -> None:
-    most = max(len(piece.blocks) for piece, _, _ in work)
-    scratch = np.empty(most * geometry_of(head).blocksize, np.uint8) if len(work) > 1 else None
-    for piece, page, places in work:
-        piece.decode(head, page, [parts[place] for place in places], out, keep=keep, scratch=scratch)
