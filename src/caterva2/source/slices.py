@@ -390,8 +390,8 @@ class Reader:
     def decodes(self, head: Head, selection: Selection, *, near: bool) -> bool:
         """Return whether a part is better decoded here than sent as it is stored; note that it is used.
 
-        What is asked for again is decoded here, once, and kept for all; unless that is more bytes for who is
-        not on this machine.
+        What is asked for again is decoded here, once, and kept for all, where that is no more to send. On
+        this machine sending is cheap: there it also pays where half of what is decoded is not wanted.
 
         Parameters
         ----------
@@ -401,13 +401,16 @@ class Reader:
         near : bool
             Whether bytes cost nothing.
         """
-        geometry, limit_bytes = geometry_of(head), min(self.decoded.limit_bytes // 2, MOST_DECODED_BYTES)
+        geometry = geometry_of(head)
         grid, blocksize = geometry.grid, geometry.blocksize
         touched = blocks_touched(grid, selection)
-        stored_bytes = touched * head.size // max(1, grid.nchunks * grid.nblocks)
-        if touched * blocksize > limit_bytes:
+        decoded_bytes = touched * blocksize
+        pays_bytes = touched * head.size // max(1, grid.nchunks * grid.nblocks)
+        if near:
+            pays_bytes = max(pays_bytes, decoded_bytes // 2)
+        if selection.size * geometry.dtype.itemsize > pays_bytes:
             return False
-        if not near and selection.size * geometry.dtype.itemsize > stored_bytes:
+        if decoded_bytes > min(self.decoded.limit_bytes // 2, MOST_DECODED_BYTES):
             return False
         used = [
             self.decoded.used_before(head, cell.nchunk, cell.blocks, blocksize)
