@@ -41,6 +41,7 @@ __all__ = [
     "decode_whole",
     "decompress_into",
     "dtype_of",
+    "get_ready",
     "grid_of",
     "is_plain",
     "is_ready",
@@ -69,6 +70,11 @@ def _blosc2() -> Any:  # Any: the module ships no types
 def is_ready() -> bool:
     """Return whether decoding can begin at once; else it imports Blosc2 first, which takes a second."""
     return bool(_blosc2.cache_info().currsize)
+
+
+def get_ready() -> None:
+    """Import Blosc2, so that nobody who reads has to wait for it. Blocking, for about a second."""
+    _blosc2()
 
 
 # -- what to fetch ---------------------------------------------------------------------------------

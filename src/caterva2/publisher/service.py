@@ -136,6 +136,7 @@ class PublisherService(Service):
         for name in self._published:
             self._spawn(stack, self._announce(name, store.instance, resets))
         self._spawn(stack, server.wait())
+        self.reader.get_ready()
 
     def _add_root(self, store: PublisherStore, name: str) -> None:
         self.catalogue.set_root(name, instance=store.instance)

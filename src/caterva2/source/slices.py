@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import InvalidSelection, NotFound, TooLarge
-from caterva2.frame.decode import place_blocks, stored_special
+from caterva2.frame.decode import get_ready, place_blocks, stored_special
 from caterva2.frame.geometry import geometry_of, typesize_of
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head
@@ -111,6 +111,10 @@ class Reader:
         self.budget = Budget(BUDGET_BYTES)
         self.decoded = Decoded(decoded_bytes)
         self._decoding = Decoding(source, self.decoded, executor, large or executor)
+
+    def get_ready(self) -> None:
+        """Have what decodes imported in a thread: the first read need not wait for it."""
+        self._executor.submit(get_ready)
 
     async def array(self, head: Head, selection: Selection) -> Array:
         """Return a part of an array.

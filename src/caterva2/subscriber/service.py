@@ -95,6 +95,7 @@ class SubscriberService(Service):
         await self._open_cache(stack, executor, pins)
         await self._follow(stack, store)
         await self._serve(stack, pins)
+        self.reader.get_ready()
         await self._republish(stack, store.instance())
 
     async def _open_cache(self, stack: AsyncExitStack, executor: Executor, pins: Pins) -> None:
