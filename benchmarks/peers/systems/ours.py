@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from benchmarks.peers.case import Case
 from benchmarks.peers.services import Service, Services
 from benchmarks.peers.system import Read, System
 from benchmarks.peers.systems.blosc2_file import write_b2nd
+
+IMPORTED_S = 2.0
+"""After so long, in seconds, a service has imported what it imports in the background."""
 
 LISTENING = r"listening on (http://\S+)"
 
@@ -57,7 +61,9 @@ class Ours(System):
     def visit(self, services: Services, data: Path, link: Any) -> str:
         """Start a subscriber that has nothing yet, in place of the one before."""
         services.end("subscriber")
-        return self.address(self._serve_subscriber(services), data)
+        port = self._serve_subscriber(services)
+        time.sleep(IMPORTED_S)  # one that serves has been there for a while, as the peers' servers have
+        return self.address(port, data)
 
     def address(self, port: int, data: Path) -> str:
         """Return the URL of the subscriber."""
