@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from caterva2.errors import Corrupt
 from caterva2.frame.chunk import parse_chunk_header
-from caterva2.frame.decode import _blosc2
+from caterva2.frame.decode import _blosc2, decompress_into
 from caterva2.frame.geometry import geometry_of
 from caterva2.model.manifest import Head
 
@@ -84,7 +84,7 @@ def read_chunk_into(chunk: bytes, out: Array) -> None:
     direct = out.flags.c_contiguous
     elements = out if direct else np.empty(out.shape, out.dtype)
     try:
-        _blosc2().decompress2(chunk, dst=elements.reshape(-1).view(np.uint8), nthreads=1)
+        decompress_into(chunk, elements.reshape(-1).view(np.uint8))
     except (RuntimeError, ValueError) as error:
         raise Corrupt(f"a chunk that cannot be decoded: {error}") from error
     if not direct:

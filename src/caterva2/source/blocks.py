@@ -18,11 +18,12 @@ from typing import NamedTuple
 from caterva2.frame.geometry import geometry_of
 from caterva2.frame.sent import can_be_sent, compact_record, record, record_extents, record_size
 from caterva2.model.extents import Extent
-from caterva2.model.grid import Cell, ChunkGrid
+from caterva2.model.grid import Cell
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.selection import Selection
 from caterva2.source.budget import Budget
+from caterva2.source.planner import chunks_touched
 from caterva2.source.protocol import Source
 
 __all__ = ["BlockPlan", "BlockReader", "pays"]
@@ -144,7 +145,7 @@ class BlockReader:
         """
         geometry = geometry_of(head)
         result_bytes = selection.size * geometry.dtype.itemsize
-        touched = _chunks_touched(geometry.grid, selection)
+        touched = chunks_touched(geometry.grid, selection)
         if not can_be_sent(head) or touched > MAX_CELLS:
             return None
         records: list[_Record] = []
@@ -239,14 +240,6 @@ class BlockReader:
             found.append(_SIZE.pack(sum(map(len, parts))))
             found.extend(parts)
         return found
-
-
-def _chunks_touched(grid: ChunkGrid, selection: Selection) -> int:
-    """Return how many chunks hold selected elements, or some more."""
-    count = 1
-    for axis, chunk in zip(selection.axes, grid.chunks, strict=True):
-        count *= min(axis.count, (axis.stop - 1) // chunk - axis.start // chunk + 1) if axis.count else 0
-    return count
 
 
 def _cut(parts: Sequence[bytes | memoryview], sent: int) -> deque[bytes]:
