@@ -8,6 +8,7 @@ from urllib.parse import quote
 import blosc2
 import numpy as np
 import pytest
+from starlette.requests import Request
 
 from caterva2.frame.write import write_array
 from caterva2.http import bodies, slices, spool
@@ -260,3 +261,19 @@ async def test_chunks(running) -> None:
     for number in ("", "x", "1.5"):
         assert (await running.problem(f"/api/chunk/foo/dir/a.b2nd?nchunk={number}"))[0] == 400
     assert (await running.problem("/api/chunk/foo/empty?nchunk=0"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "headers", "near"),
+    [
+        (("10.0.0.1", 1), ("10.0.0.1", 2), {}, True),
+        (("10.0.0.2", 1), ("10.0.0.1", 2), {}, False),
+        (("127.0.0.1", 1), ("127.0.0.1", 2), {"X-Forwarded-For": "10.0.0.2"}, False),
+        (("127.0.0.1", 1), ("127.0.0.1", 2), {"Via": "1.1 proxy"}, False),
+        (None, None, {}, False),
+    ],
+)
+def test_who_comes_through_a_proxy_is_not_on_this_machine(client, server, headers, near) -> None:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "client": client, "server": server, "headers": raw}
+    assert slices._is_near(Request(scope)) is near
