@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import threading
 import time
@@ -92,6 +93,11 @@ def _whole(url: str, end: Event) -> None:
             client[NAME][...]
 
 
+def _whole_elsewhere(url: str, end: Event) -> None:
+    os.nice(19)  # as if it had processors of its own: it does not take these from who is measured
+    _whole(url, end)
+
+
 def _download(url: str, end: Event) -> None:
     while not end.is_set():
         for _ in _pieces(url, 1 << 20):
@@ -157,6 +163,7 @@ def _beside(beside: Beside | None, url: str, count: int) -> Iterator[None]:
 CASES: list[tuple[str, Beside | None, int]] = [
     ("nothing else happens", None, 0),
     ("another reads the whole array", _whole, 1),
+    ("… and leaves the processors to others", _whole_elsewhere, 1),
     ("another downloads the file", _download, 1),
     (f"another downloads it at {SLOW_BYTES_PER_S // 1000} KB/s", _slow, 1),
     ("8 others read such slices", _small, 8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
@@ -133,6 +134,7 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[by
     async with aclosing(rest):
         yield first
         async for data in rest:
+            await asyncio.sleep(0)  # a peer that takes all at once would leave nobody else a turn
             yield data
 
 

@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -45,7 +46,10 @@ PLAN_CELLS = 64
 """So many are, before others have their turn: a millisecond on the event loop."""
 
 GROUP_BYTES = 4 * 1024 * 1024
-"""So much of an answer is read at once, in bytes; the next group is fetched while one is sent."""
+"""So much of an answer is fetched at once, in bytes; the next group is fetched while one is sent."""
+
+READ_BYTES = 1024 * 1024
+"""So much of a group is read at once, in bytes: others have their turn between two reads."""
 
 PIECE_BYTES = 512 * 1024
 """So much of a group is sent at once, in bytes."""
@@ -94,19 +98,6 @@ class BlockPlan:
     def is_small(self) -> bool:
         """Whether it can be made at once."""
         return self.nbytes - _SIZE.size * len(self.records) <= SMALL_BYTES
-
-    def groups(self) -> Iterator[list[_Record]]:
-        """Yield what is read at once."""
-        group: list[_Record] = []
-        nbytes = 0
-        for one in self.records:
-            group.append(one)
-            nbytes += one.size
-            if nbytes >= GROUP_BYTES:
-                yield group
-                group, nbytes = [], 0
-        if group:
-            yield group
 
 
 class BlockReader:
@@ -194,7 +185,7 @@ class BlockReader:
             As the source.
         """
         ahead: asyncio.Task[None] | None = None
-        groups = plan.groups()
+        groups = _runs(plan.records, GROUP_BYTES)
         group = next(groups, None)
         try:
             while group is not None:
@@ -202,20 +193,26 @@ class BlockReader:
                     await ahead
                 following = next(groups, None)
                 ahead = asyncio.create_task(self._prepare(plan.head, following)) if following else None
-                nbytes, sent = sum(_SIZE.size + one.size for one in group), 0
-                while sent < nbytes:
-                    with await self._budget.lease(nbytes) as lease:
-                        waiting = _cut(await self._read(plan.head, group), sent)
-                        lease.revocable(waiting.clear)
-                        while waiting:
-                            piece = waiting.popleft()
-                            sent += len(piece)
+                for run in _runs(group, READ_BYTES):
+                    async with aclosing(self._sent(plan.head, run)) as pieces:
+                        async for piece in pieces:
                             yield piece
                 group = following
         finally:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _sent(self, head: Head, run: Sequence[_Record]) -> AsyncGenerator[bytes]:
+        nbytes, sent = sum(_SIZE.size + one.size for one in run), 0
+        while sent < nbytes:
+            with await self._budget.lease(nbytes) as lease:
+                waiting = _cut(await self._read(head, run), sent)
+                lease.revocable(waiting.clear)
+                while waiting:
+                    piece = b"".join(waiting.popleft())
+                    sent += len(piece)
+                    yield piece
 
     async def _prepare(self, head: Head, group: Sequence[_Record]) -> None:
         async def extents() -> AsyncGenerator[Sequence[Extent]]:
@@ -242,9 +239,23 @@ class BlockReader:
         return found
 
 
-def _cut(parts: Sequence[bytes | memoryview], sent: int) -> deque[bytes]:
-    """Return what is left of some parts when so many bytes are sent, joined to pieces of `PIECE_BYTES`."""
-    pieces: deque[bytes] = deque()
+def _runs(records: Sequence[_Record], nbytes: int) -> Iterator[list[_Record]]:
+    """Yield records in runs of at least so many bytes, but for the last one."""
+    run: list[_Record] = []
+    run_bytes = 0
+    for one in records:
+        run.append(one)
+        run_bytes += one.size
+        if run_bytes >= nbytes:
+            yield run
+            run, run_bytes = [], 0
+    if run:
+        yield run
+
+
+def _cut(parts: Sequence[bytes | memoryview], sent: int) -> deque[list[bytes | memoryview]]:
+    """Return what is left of some parts when so many bytes are sent, in runs of about `PIECE_BYTES`."""
+    pieces: deque[list[bytes | memoryview]] = deque()
     waiting: list[bytes | memoryview] = []
     nbytes = 0
     for part in parts:
@@ -253,8 +264,8 @@ def _cut(parts: Sequence[bytes | memoryview], sent: int) -> deque[bytes]:
         waiting.append(left)
         nbytes += len(left)
         if nbytes >= PIECE_BYTES:
-            pieces.append(b"".join(waiting))
+            pieces.append(waiting)
             waiting, nbytes = [], 0
     if nbytes:
-        pieces.append(b"".join(waiting))
+        pieces.append(waiting)
     return pieces
