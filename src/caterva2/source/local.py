@@ -24,6 +24,7 @@ from caterva2.model.extents import Extent, digest
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.source.ahead import Ahead
 from caterva2.source.files import LocalFile, StatKey
 
 __all__ = ["LocalSource", "LocalStats", "LocalVersion", "Originals"]
@@ -182,9 +183,11 @@ class LocalSource:
         self.stats = LocalStats()
         self._heads: _Recent[tuple[DatasetPath, str], Head] = _Recent(HEADS_KEPT)
         self._pages: _Recent[tuple[DatasetPath, str, int], Page] = _Recent(PAGES_KEPT)
+        self._ahead = Ahead(self._make_ahead)
 
     async def close(self) -> None:
         """Give up the heads and pages that are being made."""
+        await self._ahead.close()
         await self._heads.close()
         await self._pages.close()
 
@@ -205,12 +208,8 @@ class LocalSource:
         version = self._current(head)
         if wrong := [number for number in numbers if not 0 <= number < head.npages]:
             raise IndexError(f"{head.path} has {head.npages} pages, there is no page {wrong[0]}")
-        return [
-            await self._pages.get(
-                (head.path, head.etag, number), partial(self._load_or_make_page, head, version, number)
-            )
-            for number in numbers
-        ]
+        wanted = [self._page(head, version, number) for number in numbers]
+        return [await wanted[0]] if len(wanted) == 1 else await asyncio.gather(*wanted)
 
     async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
         """Return the bytes of extents; see `Source.read`."""
@@ -268,7 +267,16 @@ class LocalSource:
         await self._run(lambda: self._originals.save_head(path, version.etag, head.encode()))
         return head
 
-    async def _load_or_make_page(self, head: Head, version: LocalVersion, number: int) -> Page:
+    async def _make_ahead(self, head: Head, number: int) -> None:
+        await self._page(head, self._current(head), number, ahead=True)
+
+    async def _page(self, head: Head, version: LocalVersion, number: int, *, ahead: bool = False) -> Page:
+        make = partial(self._load_or_make_page, head, version, number, ahead=ahead)
+        return await self._pages.get((head.path, head.etag, number), make)
+
+    async def _load_or_make_page(
+        self, head: Head, version: LocalVersion, number: int, *, ahead: bool
+    ) -> Page:
         path, etag = head.path, head.etag
         data = await self._run(self._originals.load_page, path, etag, number)
         if data is not None:
@@ -283,6 +291,8 @@ class LocalSource:
             self._explain(path, etag, error)
         self.stats.pages_made += 1
         self.stats.bytes_hashed += nbytes
+        if not ahead:
+            self._ahead.note(head, number)
         await self._run(lambda: self._originals.save_page(path, etag, number, page.encode()))
         return page
 
