@@ -10,7 +10,7 @@ from caterva2.frame.inspect import inspect
 from caterva2.model.extents import digest
 from caterva2.model.path import DatasetPath, kind_of
 from caterva2.source.files import LocalFile
-from caterva2.source.local import LocalVersion
+from caterva2.source.original import LocalVersion
 
 
 class Shelf:
