@@ -40,7 +40,8 @@ class Two:
         )
 
     async def _subscriber(self, name: str, **settings) -> SubscriberService:
-        own = SubscriberSettings(listen=ANY_PORT, state=self._directory / name, min_free_bytes=0, **settings)
+        settings = {"min_free_bytes": 0, "slices": "never"} | settings  # what is here may seem far when busy
+        own = SubscriberSettings(listen=ANY_PORT, state=self._directory / name, **settings)
         return await self._stack.enter_async_context(SubscriberService(own))
 
     async def hear_all(self) -> None:
