@@ -12,7 +12,7 @@ import pytest
 from caterva2.broker.service import BrokerService
 from caterva2.bus.buckets import DATA, ROOTS, Bucket
 from caterva2.config import BrokerSettings, SubscriberSettings
-from caterva2.model.catalogue import Entry
+from caterva2.model.root import Entry
 from caterva2.subscriber.service import SubscriberService
 from caterva2.testing.cluster import ANY_PORT, Cluster
 from caterva2.testing.waiting import until

@@ -22,11 +22,11 @@ from caterva2.cache.slices import Slices
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
 from caterva2.errors import Caterva2Error, Changed
-from caterva2.model.catalogue import Entry
 from caterva2.model.extents import Extent, Fixed
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 from caterva2.source.maker import SliceMaker
 from caterva2.source.protocol import Source
 

@@ -10,11 +10,11 @@ from caterva2.cache.flight import Flights
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.errors import Changed, IntegrityError, NotFound
-from caterva2.model.catalogue import Entry
 from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 from caterva2.source.planner import explained
 from caterva2.source.protocol import Source
 
