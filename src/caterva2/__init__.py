@@ -15,9 +15,21 @@ from typing import TYPE_CHECKING, Any
 from caterva2.errors import Caterva2Error, Changed
 
 if TYPE_CHECKING:
-    from caterva2.client import Array, Client, File, Frame, connect
+    from caterva2.client import Array, Client, Directory, File, Frame, Root, connect, open
 
-__all__ = ["Array", "Caterva2Error", "Changed", "Client", "File", "Frame", "__version__", "connect"]
+__all__ = [
+    "Array",
+    "Caterva2Error",
+    "Changed",
+    "Client",
+    "Directory",
+    "File",
+    "Frame",
+    "Root",
+    "__version__",
+    "connect",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:  # Any: module attributes of any type

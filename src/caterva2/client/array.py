@@ -20,6 +20,7 @@ from caterva2.model.parts import Part, cut
 from caterva2.model.selection import Selection, select
 
 if TYPE_CHECKING:
+    import dask.array as da
     import numpy as np
     import numpy.typing as npt
 
@@ -200,6 +201,23 @@ class Array(Dataset):
         complete = _without_ellipsis(parts, len(info["shape"]))
         indices = [_index(part, n) for n, part in enumerate(complete)]
         return self._ask(protocol.ask_points(self.path, indices, info["etag"]), info, npy.read_array)
+
+    def to_dask(self, chunks: Any = None) -> da.Array:  # Any: what dask takes as chunks
+        """Return a dask array of this version. Nothing is read before it is computed.
+
+        Parameters
+        ----------
+        chunks : int, tuple or str, optional
+            As `dask.array.from_array` has it; by default those of this array, so that none is moved twice.
+
+        Raises
+        ------
+        ImportError
+            Without dask: ``pip install caterva2[dask]``.
+        """
+        from caterva2.client.dask import to_dask
+
+        return to_dask(self, chunks)
 
     # -- as numpy sees it ------------------------------------------------------------------------
 

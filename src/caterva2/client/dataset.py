@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from caterva2.client import protocol
 from caterva2.client.protocol import PART_BYTES, Request
+from caterva2.client.shared import configured_transport
 from caterva2.client.transport import Body, Transport
 from caterva2.client.versions import read_version
 from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
@@ -15,6 +16,7 @@ from caterva2.model.selection import Axis, select
 __all__ = ["Dataset", "File", "Frame"]
 
 T = TypeVar("T")
+D = TypeVar("D", bound="Dataset")
 
 
 class Dataset:
@@ -24,6 +26,9 @@ class Dataset:
     the bytes of the old one, and raise `Changed`, with both etags, where it has not; `refresh` goes to the
     new one, and nothing else does. Can be used by several threads: a read that is under way while another one
     refreshes is of the old version.
+
+    It pickles as the URL of its subscriber and its metadata. Where it is unpickled, nothing is asked; the
+    token is the one that is configured there, and the connections are shared with all others.
 
     Attributes
     ----------
@@ -40,6 +45,12 @@ class Dataset:
         self.info = info  # all that says which version it is: a read takes it once
         self.path: str = info["path"]
         self.kind: str = info["kind"]
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        return _unpickled, (type(self), self._transport.url, self.info)
+
+    def __dask_tokenize__(self) -> tuple[str, str, str]:
+        return type(self).__name__, self.path, self.etag
 
     @property
     def etag(self) -> str:
@@ -216,6 +227,10 @@ class File(Dataset):
     def __repr__(self) -> str:
         why = f", {self.error}" if self.error else ""
         return f"<File {self.path}: {self.size:,} bytes{why}>"
+
+
+def _unpickled(kind: type[D], url: str, info: Mapping[str, Any]) -> D:
+    return kind(configured_transport(url), info)
 
 
 def _items_into(target: memoryview) -> Callable[[Body], None]:
