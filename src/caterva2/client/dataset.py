@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from caterva2.client import protocol
 from caterva2.client.protocol import PART_BYTES, Request
@@ -48,6 +48,10 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
         return _unpickled, (type(self), self._transport.url, self.info)
+
+    def __copy__(self) -> Self:
+        """Return one of its own at this version: a `refresh` of either leaves the other where it is."""
+        return type(self)(self._transport, self.info)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return type(self).__name__, self.path, self.etag
