@@ -115,8 +115,8 @@ def test_an_array_is_a_dataset_of_one_variable(running) -> None:
 
 def test_a_directory_is_a_dataset_of_its_arrays_with_coordinates(running) -> None:
     assert opened(running, "cube").identical(TRUTH)
-    assert opened(running, "cube/").sel(x=0.51, method="nearest").identical(
-        TRUTH.sel(x=0.51, method="nearest")
+    assert (
+        opened(running, "cube/").sel(x=0.51, method="nearest").identical(TRUTH.sel(x=0.51, method="nearest"))
     )
 
 
