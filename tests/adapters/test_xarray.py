@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import iris_sample_data
 import numpy as np
 import pytest
 import xarray as xr
@@ -175,6 +176,28 @@ def test_several_values_can_stand_for_missing_data(running) -> None:
     with pytest.warns(xr.SerializationWarning, match="multiple fill values"):
         dataset = opened(running, "odd/several.b2nd")
     assert np.array_equal(dataset.several, [0, np.nan, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["A1B_north_america", "ostia_monthly", "rotated_pole", "hybrid_height"])
+def test_real_data_is_what_xarray_reads_from_the_original_file(tmp_path, name) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    original = Path(iris_sample_data.path) / f"{name}.nc"
+    with xr.open_dataset(original, decode_cf=False) as stored:
+        for variable_name, variable in stored.variables.items():
+            attrs = {"_ARRAY_DIMENSIONS": list(variable.dims)} | variable.attrs
+            attrs = {
+                key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()
+            }
+            write_array(root / f"{variable_name}.b2nd", variable.values, attrs=attrs)
+    with (
+        running_cluster(Cluster(tmp_path / "state", {"met": root})) as running,
+        xr.open_dataset(original) as truth,
+        xr.open_dataset(f"{running.url}/data/met", engine="caterva2") as dataset,
+    ):
+        assert dataset.identical(truth.drop_attrs(deep=False))  # those of the file as a whole have no place
+        field = max(truth.data_vars.values(), key=lambda variable: variable.size).name
+        assert dataset[field].mean().identical(truth[field].mean())
 
 
 # -- what is read ----------------------------------------------------------------------------------
