@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from caterva2.client.blocks import Decoders
 from caterva2.client.protocol import Reply, Request, error_of
+from caterva2.client.retries import Retries, busy_s
+from caterva2.client.underway import UnderWay
 from caterva2.client.wire import Answer, NotConnected, Wire
 from caterva2.config import Token
 from caterva2.errors import Caterva2Error, Unavailable
@@ -20,6 +24,12 @@ CONNECT_S = 5.0
 
 PIECE_BYTES = 256 * 1024
 """How much is read at once: from here on larger pieces gain nothing."""
+
+SLOW_BYTES_PER_S = 256 * 1024
+"""What is asked for may be fetched from far away first, this slowly, in decoded bytes per second."""
+
+_RESTARTING = (errno.ECONNREFUSED, errno.ECONNRESET)
+"""Failures to connect that pass when a service has been restarted."""
 
 _NOT_IN_A_LINE = re.compile(r"[\r\n\0]")
 
@@ -141,7 +151,7 @@ class Transport:
         self._wire.close()
         self.decoders.close()
 
-    def call(self, request: Request) -> Reply:
+    def call(self, request: Request, *, silence_s: float | None = None) -> Reply:
         """Send a request and return its answer, which is not an error.
 
         Raises
@@ -151,11 +161,19 @@ class Transport:
         Unavailable
             If nobody answers.
         """
-        with self.open(request) as body:
+        with self.open(request, silence_s=silence_s) as body:
             return Reply(body.status, body.headers, body.read())
 
     @contextmanager
-    def open(self, request: Request, *, silence_s: float | None = None) -> Iterator[Body]:
+    def open(
+        self,
+        request: Request,
+        *,
+        silence_s: float | None = None,
+        nbytes: int = 0,
+        retries: Retries | None = None,
+        under_way: UnderWay | None = None,
+    ) -> Iterator[Body]:
         """Send a request and let its answer, which is not an error, be read.
 
         Parameters
@@ -163,6 +181,13 @@ class Transport:
         request : Request
         silence_s : float, optional
             How long the other side may stay silent, where it is not the time-out of this transport.
+        nbytes : int
+            Size of what is asked for, decoded, in bytes: the answer may take longer to begin if that is much.
+        retries : Retries, optional
+            How often to try again where that may help; by default for as long as the time-out of this
+            transport.
+        under_way : UnderWay, optional
+            Lets another thread stop it.
 
         Raises
         ------
@@ -171,7 +196,14 @@ class Transport:
         Unavailable
             If nobody answers.
         """
-        answer = self._send(request, silence_s or self.timeout_s)
+        silence_s = silence_s or self.timeout_s
+        patience = _Patience(
+            silence_s,
+            silence_s + nbytes / SLOW_BYTES_PER_S,
+            retries or self.retries(),
+            under_way or UnderWay(),
+        )
+        answer = self._accepted(request, patience)
         try:
             body = Body(answer, self.url)
             if answer.status >= 300:
@@ -182,20 +214,44 @@ class Transport:
         finally:
             self._wire.release(answer)
 
-    def _send(self, request: Request, silence_s: float) -> Answer:
-        message, connect_s = self._message(request), min(CONNECT_S, silence_s)
-        try:
-            return self._wire.send(message, connect_s, silence_s)
-        except (TimeoutError, NotConnected) as error:
-            raise broken(self.url, error) from error
-        except OSError as error:
-            # The server may close a connection at the moment when it is used again
-            if not request.idempotent:
+    def retries(self) -> Retries:
+        """Return how often a request that is sent now is to be tried."""
+        return Retries(self.timeout_s)
+
+    def _accepted(self, request: Request, patience: _Patience) -> Answer:
+        """Send a request, again where the service has too much to do; return its answer."""
+        while True:
+            answer = self._send(request, patience)
+            if answer.status not in (429, 503) or not request.idempotent:
+                return answer
+            wait_s = busy_s(Reply(answer.status, answer.headers, b""))
+            if wait_s is None or not patience.again(wait_s):
+                return answer
+            self._wire.release(answer)
+
+    def _send(self, request: Request, patience: _Patience) -> Answer:
+        """Send a request, again where the connection fails; return its answer, whatever that says."""
+        message, anew = self._message(request), False
+        while True:
+            try:
+                return self._wire.send(
+                    message,
+                    min(CONNECT_S, patience.silence_s),
+                    patience.silence_s,
+                    first_s=patience.first_s,
+                    anew=anew,
+                    under_way=patience.under_way,
+                )
+            except TimeoutError as error:
                 raise broken(self.url, error) from error
-        try:
-            return self._wire.send(message, connect_s, silence_s, anew=True)
-        except OSError as error:
-            raise broken(self.url, error) from error
+            except NotConnected as error:  # nothing was sent
+                if error.errno not in _RESTARTING or not patience.again():
+                    raise broken(self.url, error) from error
+            except OSError as error:
+                # The server may close a connection at the moment when it is used again
+                if not request.idempotent or not (patience.again() if anew else patience.going_on):
+                    raise broken(self.url, error) from error
+                anew = True
 
     def _message(self, request: Request) -> bytes:
         headers = {**self._headers, **request.headers}
@@ -208,6 +264,25 @@ class Transport:
         if any(map(_NOT_IN_A_LINE.search, lines)):
             raise Caterva2Error(f"{request.target!r} cannot be asked for: a header would take several lines")
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + (request.body or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long one request is waited for, for its first byte and between others, and how often it is sent."""
+
+    silence_s: float
+    first_s: float
+    retries: Retries
+    under_way: UnderWay
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it was not stopped."""
+        return not self.under_way.stopped.is_set()
+
+    def again(self, least_s: float = 0.0) -> bool:
+        """Pause, and return whether to send it again."""
+        return self.retries.wait(self.under_way.stopped, least_s)
 
 
 class BrokenOff(Unavailable):
