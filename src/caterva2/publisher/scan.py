@@ -3,7 +3,7 @@
 Published are regular files, at any depth, by the names below. Not published are
 
 - names that begin with ``.`` or end with one of `TEMPORARY_SUFFIXES`: hidden or temporary, and all that is
-  below such a directory; the names in `ZARR_V2_METADATA` are not hidden, without which its arrays cannot be read;
+  below such a directory; but for those in `ZARR_V2_METADATA`;
 - names that are no valid UTF-8, have control characters or backslashes, or are too long with their root
   (`caterva2.model.path`);
 - sockets, fifos and devices;
