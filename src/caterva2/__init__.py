@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from caterva2.errors import Caterva2Error, Changed
 
 if TYPE_CHECKING:
-    from caterva2.client import Array, Client, File, Frame, connect
+    from caterva2.client import Array, Client, Directory, File, Frame, Root, connect, open
     from caterva2.client.asynchronous import AsyncClient
 
 __all__ = [
@@ -24,10 +24,13 @@ __all__ = [
     "Caterva2Error",
     "Changed",
     "Client",
+    "Directory",
     "File",
     "Frame",
+    "Root",
     "__version__",
     "connect",
+    "open",
 ]
 
 

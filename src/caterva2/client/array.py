@@ -19,6 +19,7 @@ from caterva2.model.parts import Part, cut
 from caterva2.model.selection import Selection, select
 
 if TYPE_CHECKING:
+    import dask.array as da
     import numpy as np
     import numpy.typing as npt
 
@@ -169,6 +170,23 @@ class Array(DescribedArray, Dataset):
     def _points(self, parts: tuple[Any, ...], info: Mapping[str, Any]) -> npt.NDArray[Any]:
         request = protocol.ask_points(self.path, indices_of(parts, len(info["shape"])), info["etag"])
         return self._ask(request, info, npy.read_array)
+
+    def to_dask(self, chunks: Any = None) -> da.Array:  # Any: what dask takes as chunks
+        """Return a dask array of this version. Nothing is read before it is computed.
+
+        Parameters
+        ----------
+        chunks : int, tuple or str, optional
+            As `dask.array.from_array` has it; by default those of this array, so that none is moved twice.
+
+        Raises
+        ------
+        ImportError
+            Without dask: ``pip install caterva2[dask]``.
+        """
+        from caterva2.client.dask import to_dask
+
+        return to_dask(self, chunks)
 
     # -- as numpy sees it ------------------------------------------------------------------------
 

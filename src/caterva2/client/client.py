@@ -8,75 +8,48 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from caterva2 import config
 from caterva2.client import protocol
 from caterva2.client.array import Array
 from caterva2.client.cache import Cache
 from caterva2.client.dataset import File, Frame
 from caterva2.client.download import download
 from caterva2.client.events import EventStream
+from caterva2.client.group import Directory, Root
 from caterva2.client.records import Download, Followed, RootInfo, Row, SourceInfo
+from caterva2.client.shared import configured_transport
 from caterva2.client.timings import Timing, parse_timing
 from caterva2.client.transport import Transport
 from caterva2.client.versions import newest_of
-from caterva2.errors import NotFound
-from caterva2.model.path import check_root, parse_path
+from caterva2.errors import InvalidPath, NotFound
+from caterva2.model.path import DatasetPath, check_root, parse_path
 from caterva2.model.pattern import FollowMode
 
-__all__ = ["Client", "Root", "connect"]
+__all__ = ["Client"]
 
 _KINDS: dict[str, type[Array | Frame | File]] = {"array": Array, "frame": Frame, "file": File}
-
-
-def connect(
-    url: str | None = None,
-    *,
-    token: str | None = None,
-    token_file: str | os.PathLike[str] | None = None,
-    timeout_s: float | None = None,
-) -> Client:
-    """Return a client of a subscriber (or of a publisher: the API is the same). Nothing is sent yet.
-
-    Parameters
-    ----------
-    url : str, optional
-        By default ``CATERVA2_SUBSCRIBER``, else what the configuration file says, else
-        ``http://127.0.0.1:8002``.
-    token : str, optional
-        By default ``CATERVA2_TOKEN``, else what the configuration file says.
-    token_file : path, optional
-        File that holds the token.
-    timeout_s : float, optional
-        How long the other side may stay silent, in seconds; 30 by default.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is malformed.
-    """
-    settings = config.load(
-        config.ClientSettings, subscriber=url, token=token, token_file=token_file, timeout_s=timeout_s
-    )
-    return Client(settings)
 
 
 class Client(Mapping[str, Any]):
     """A connection to a subscriber, and the mapping of its roots.
 
-    ``client["foo"]`` is a `Root`, ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make
-    one with `connect`; it is a context manager, and can be used by several threads.
+    ``client["foo"]`` is a `Root`, ``client["foo/dir1"]`` a `Directory` in it, and
+    ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make one with `connect`; it is a
+    context manager, and can be used by several threads. It pickles as the URL of its subscriber.
 
     Parameters
     ----------
-    settings : ClientSettings
+    transport : Transport
     """
 
-    def __init__(self, settings: config.ClientSettings) -> None:
-        self._transport = Transport(settings.subscriber, settings.token, settings.timeout_s)
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._streams: set[EventStream] = set()
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        return _unpickled, (self._transport.url,)
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +99,8 @@ class Client(Mapping[str, Any]):
 
     # -- the mapping -----------------------------------------------------------------------------
 
-    def __getitem__(self, path: str) -> Any:  # Any: a Root, an Array, a Frame or a File
-        """Return a root or open a dataset: one request.
+    def __getitem__(self, path: str) -> Any:  # Any: a Root, a Directory, an Array, a Frame or a File
+        """Return a root or a directory, or open a dataset: one request, two for a directory.
 
         Raises
         ------
@@ -135,12 +108,21 @@ class Client(Mapping[str, Any]):
         """
         parsed = parse_path(path, allow_root="/" not in path)
         if parsed.name:
-            info = self.info(path)
-            return _KINDS[info["kind"]](self._transport, info)
+            return self._below_root(parsed)
         for root in self.roots():
             if root.name == parsed.root:
                 return Root(self, root)
         raise NotFound(path, f"there is no root {path!r}")
+
+    def _below_root(self, path: DatasetPath) -> Any:  # Any: a Directory, an Array, a Frame or a File
+        try:
+            info = self.info(str(path))
+        except NotFound:
+            directory = Directory(self, str(path))
+            if next(directory.rows(), None) is None:
+                raise
+            return directory
+        return _KINDS[info["kind"]](self._transport, info)
 
     def __iter__(self) -> Iterator[str]:
         return iter([root.name for root in self.roots()])
@@ -152,10 +134,10 @@ class Client(Mapping[str, Any]):
         return isinstance(path, str) and self.get(path) is not None
 
     def get(self, path: str, default: Any = None) -> Any:
-        """Return a root or open a dataset; a default if there is none."""
+        """Return a root or a directory, or open a dataset; a default if there is none."""
         try:
             return self[path]
-        except NotFound:
+        except (NotFound, InvalidPath):
             return default
 
     # -- listings --------------------------------------------------------------------------------
@@ -181,18 +163,24 @@ class Client(Mapping[str, Any]):
         if path is None:
             return [row for root in self for row in self.list(root)]
         parsed = parse_path(path.rstrip("/"), allow_root=True)
-        rows = list(self._rows(check_root(parsed.root)))
-        if parsed.name:
-            rows = [row for row in rows if row.path == str(parsed) or row.path.startswith(f"{parsed}/")]
-            if not rows:
-                raise NotFound(str(parsed), f"there is nothing at {parsed.name!r} in root {parsed.root!r}")
+        if not parsed.name:
+            return list(self._rows(check_root(parsed.root)))
+        rows = list(self._rows(parsed.root, f"{parsed.name}/"))
+        if not rows:  # it names a dataset, if anything
+            rows = [row for row in self._rows(parsed.root) if row.path == str(parsed)]
+        if not rows:
+            raise NotFound(str(parsed), f"there is nothing at {parsed.name!r} in root {parsed.root!r}")
         return rows
 
-    def _rows(self, root: str) -> Iterator[Row]:
-        after: str | None = ""
+    def _rows(self, root: str, prefix: str = "") -> Iterator[Row]:
+        """Yield the datasets of a root whose names begin with a text, page by page as they are taken."""
+        after: str | None = prefix  # they are sorted: none that begins with it comes before it
         while after is not None:
             rows, after = protocol.read_rows(self._transport.call(protocol.ask_rows(root, after)))
-            yield from rows
+            for row in rows:
+                if not row.path.startswith(f"{root}/{prefix}"):
+                    return
+                yield row
 
     def info(self, path: str) -> dict[str, Any]:
         """Return all metadata of a dataset.
@@ -369,60 +357,5 @@ class Client(Mapping[str, Any]):
         return download(self._transport, path, os.fspath(directory), progress)
 
 
-class Root(Mapping[str, Any]):
-    """A root, and the mapping of its datasets by their names below it.
-
-    Attributes
-    ----------
-    info : RootInfo
-        What was said of it when it was asked for.
-    """
-
-    def __init__(self, client: Client, info: RootInfo) -> None:
-        self._client = client
-        self.info = info
-
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.info.name
-
-    def __getitem__(self, name: str) -> Any:  # Any: an Array, a Frame or a File
-        """Open a dataset: one request.
-
-        Raises
-        ------
-        NotFound, InvalidPath, Unavailable
-        """
-        return self._client[f"{self.name}/{name}"]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([row.path.removeprefix(f"{self.name}/") for row in self.list()])
-
-    def __len__(self) -> int:
-        return len(self.list())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Open a dataset; a default if there is none."""
-        try:
-            return self[name]
-        except NotFound:
-            return default
-
-    def list(self) -> list[Row]:
-        """Return its datasets, sorted by path.
-
-        Raises
-        ------
-        NotFound, Unavailable, Unauthorized
-        """
-        return self._client.list(self.name)
-
-    def __repr__(self) -> str:
-        return f"<Root {self.name}: {self.info.datasets} datasets, {self.info.state}>"
+def _unpickled(url: str) -> Client:
+    return Client(configured_transport(url))

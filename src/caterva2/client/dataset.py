@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from caterva2.client import protocol
 from caterva2.client.described import Described, DescribedFile, DescribedFrame, nitems_of
 from caterva2.client.protocol import PART_BYTES, Request
+from caterva2.client.shared import configured_transport
 from caterva2.client.transport import Body, Transport
 from caterva2.client.versions import read_version
 from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
@@ -16,6 +17,7 @@ from caterva2.model.selection import Axis, select
 __all__ = ["Dataset", "File", "Frame", "check_items", "check_range", "one_axis", "span_of"]
 
 T = TypeVar("T")
+D = TypeVar("D", bound="Dataset")
 
 
 class Dataset(Described):
@@ -25,6 +27,9 @@ class Dataset(Described):
     the bytes of the old one, and raise `Changed`, with both etags, where it has not; `refresh` goes to the
     new one, and nothing else does. Can be used by several threads: a read that is under way while another one
     refreshes is of the old version.
+
+    It pickles as the URL of its subscriber and its metadata. Where it is unpickled, nothing is asked; the
+    token is the one that is configured there, and the connections are shared with all others.
 
     Attributes
     ----------
@@ -39,6 +44,12 @@ class Dataset(Described):
     def __init__(self, transport: Transport, info: Mapping[str, Any]) -> None:
         super().__init__(info)
         self._transport = transport
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        return _unpickled, (type(self), self._transport.url, self.info)
+
+    def __dask_tokenize__(self) -> tuple[str, str, str]:
+        return type(self).__name__, self.path, self.etag
 
     @property
     def url(self) -> str:
@@ -156,6 +167,10 @@ class File(DescribedFile, Dataset):
     def __repr__(self) -> str:
         why = f", {self.error}" if self.error else ""
         return f"<File {self.path}: {self.size:,} bytes{why}>"
+
+
+def _unpickled(kind: type[D], url: str, info: Mapping[str, Any]) -> D:
+    return kind(configured_transport(url), info)
 
 
 def _items_into(target: memoryview) -> Callable[[Body], None]:
