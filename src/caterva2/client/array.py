@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from caterva2.client import npy, protocol
 from caterva2.client.blocks import BLOCKS, Layout, read_blocks
 from caterva2.client.dataset import Dataset
+from caterva2.client.described import DescribedArray, dtype_of
 from caterva2.client.transport import Body
 from caterva2.errors import InvalidSelection, TooLarge, Unsupported
 from caterva2.model.grid import ChunkGrid
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Array"]
+__all__ = ["PARALLEL", "PART_BYTES", "Array", "Reading", "indices_of", "selects_points"]
 
 PART_BYTES = 16 * 1024 * 1024
 """What is larger, decoded, is read in parts of about this size, in bytes."""
@@ -34,8 +33,17 @@ PARALLEL = 3
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """A read of one version: where its elements go, and whether they may come as blocks."""
+class Reading:
+    """A read of one version: where its elements go, and whether they may come as blocks.
+
+    Attributes
+    ----------
+    info : dict
+        Metadata of the version.
+    target : ndarray
+        Of the counts of the selection.
+    blocks : bool
+    """
 
     info: Mapping[str, Any]
     target: npt.NDArray[Any]
@@ -43,15 +51,32 @@ class _Reading:
 
     @property
     def accept(self) -> str:
+        """In which forms the elements may come."""
         return f"{BLOCKS}, {protocol.NPY};q=0.5" if self.blocks else protocol.NPY
 
     @property
     def layout(self) -> Layout:
+        """How they lie in the blocks."""
         shape, chunks, blocks = (tuple(self.info[name]) for name in ("shape", "chunks", "blocks"))
         return _layout(shape, chunks, blocks, self.target.dtype)
 
+    def cut(self, selection: Selection, part_bytes: int) -> list[Part]:
+        """Return the parts in which a selection is read."""
+        return cut(selection, tuple(self.info["chunks"]), self.target.itemsize, part_bytes)
 
-class Array(Dataset):
+    def part(self, part: Part) -> npt.NDArray[Any]:
+        """Return where a part goes."""
+        where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
+        target: npt.NDArray[Any] = self.target[where]
+        return target
+
+    def result(self, selection: Selection) -> npt.NDArray[Any]:
+        """Return what was read, in the order and of the shape of the selection."""
+        order = tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)
+        return self.target[order].reshape(selection.shape)
+
+
+class Array(DescribedArray, Dataset):
     """An n-dimensional array at a version.
 
     ``array[0, 10:20]`` reads that part and gives a numpy array; nothing moves before. Integers, slices with
@@ -59,59 +84,6 @@ class Array(Dataset):
     version that was opened, however large it is; `Changed` is raised where the service does not have that any
     more, and `refresh` goes to the current one.
     """
-
-    # -- what it is ------------------------------------------------------------------------------
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Elements along each dimension."""
-        return tuple(self.info["shape"])
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Elements of a chunk along each dimension."""
-        return tuple(self.info["chunks"])
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Elements of a block along each dimension."""
-        return tuple(self.info["blocks"])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of its elements.
-
-        Raises
-        ------
-        Unsupported
-            If this version of NumPy does not know it.
-        """
-        return _dtype(self.info)
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its elements in memory, in bytes."""
-        return self.size * self.dtype.itemsize
-
-    @property
-    def cbytes(self) -> int:
-        """Size of its compressed elements, in bytes."""
-        return int(self.info["schunk"]["cbytes"])
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of an array without dimensions")
-        return self.shape[0]
 
     def __repr__(self) -> str:
         return f"<Array {self.path}: {self.shape} {self.info['dtype']}>"
@@ -131,7 +103,7 @@ class Array(Dataset):
         """
         info = self.info
         parts = key if isinstance(key, tuple) else (key,)
-        if any(_is_list(part) for part in parts):
+        if selects_points(parts):
             return self._points(parts, info)
         array = self._read(select(key, tuple(info["shape"])), info)
         return array[()] if not array.ndim and Ellipsis not in parts else array
@@ -153,20 +125,19 @@ class Array(Dataset):
     def _read(self, selection: Selection, info: Mapping[str, Any]) -> npt.NDArray[Any]:
         import numpy as np
 
-        target = np.empty(selection.counts, _dtype(info))
+        target = np.empty(selection.counts, dtype_of(info))
         blocks = self._transport.decoders.wanted(target.nbytes) and not target.dtype.hasobject
-        reading = _Reading(info, target, blocks)
+        reading = Reading(info, target, blocks)
         try:
             self._read_parts(selection, reading, PART_BYTES)
         except TooLarge as error:  # the service makes smaller answers than ours
             if not target.itemsize <= error.limit_bytes < PART_BYTES:
                 raise
             self._read_parts(selection, reading, error.limit_bytes)
-        order = tuple(slice(None, None, -1 if axis.reverse else 1) for axis in selection.axes)
-        return target[order].reshape(selection.shape)
+        return reading.result(selection)
 
-    def _read_parts(self, selection: Selection, reading: _Reading, part_bytes: int) -> None:
-        parts = cut(selection, tuple(reading.info["chunks"]), reading.target.itemsize, part_bytes)
+    def _read_parts(self, selection: Selection, reading: Reading, part_bytes: int) -> None:
+        parts = reading.cut(selection, part_bytes)
         if len(parts) <= 1:
             for part in parts:
                 self._read_part(part, reading)
@@ -178,11 +149,10 @@ class Array(Dataset):
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _read_part(self, part: Part, reading: _Reading, *, alone: bool = False) -> None:
+    def _read_part(self, part: Part, reading: Reading, *, alone: bool = False) -> None:
         """Read a part, and decode it with the help of other threads or alone."""
         info, selection = reading.info, part.selection
-        where: tuple[Any, ...] = (*part.target, ...)  # with ... a view, not a scalar, of 0-d ones
-        target = reading.target[where]
+        target = reading.part(part)
 
         def read(body: Body) -> None:
             if body.headers.get("Content-Type") == BLOCKS:
@@ -198,9 +168,8 @@ class Array(Dataset):
             self._ask(protocol.ask_selection(self.path, selection, info["etag"]), info, read)
 
     def _points(self, parts: tuple[Any, ...], info: Mapping[str, Any]) -> npt.NDArray[Any]:
-        complete = _without_ellipsis(parts, len(info["shape"]))
-        indices = [_index(part, n) for n, part in enumerate(complete)]
-        return self._ask(protocol.ask_points(self.path, indices, info["etag"]), info, npy.read_array)
+        request = protocol.ask_points(self.path, indices_of(parts, len(info["shape"])), info["etag"])
+        return self._ask(request, info, npy.read_array)
 
     def to_dask(self, chunks: Any = None) -> da.Array:  # Any: what dask takes as chunks
         """Return a dask array of this version. Nothing is read before it is computed.
@@ -242,14 +211,19 @@ def _layout(
     return Layout(ChunkGrid(shape, chunks, blocks), dtype)
 
 
-def _dtype(info: Mapping[str, Any]) -> np.dtype[Any]:
-    import numpy as np
+def selects_points(parts: tuple[Any, ...]) -> bool:  # Any: parts of a key
+    """Return whether a key selects by lists of indices."""
+    return any(map(_is_list, parts))
 
-    text: str = info["dtype"]
-    try:
-        return np.dtype(ast.literal_eval(text) if text[:1] in ("[", "{", "(") else text)
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise Unsupported(f"{info['path']!r} has elements of {text!r}: {error}") from error
+
+def indices_of(parts: tuple[Any, ...], ndim: int) -> list[Any]:  # Any: parts of a key, and their JSON
+    """Return a key with lists of indices as the service reads it, a part for each dimension.
+
+    Raises
+    ------
+    InvalidSelection
+    """
+    return [_index(part, n) for n, part in enumerate(_without_ellipsis(parts, ndim))]
 
 
 def _is_list(part: Any) -> bool:

@@ -37,6 +37,7 @@ __all__ = [
     "ask_roots",
     "ask_rows",
     "ask_selection",
+    "before",
     "dataset_url",
     "error_of",
     "read_cached",
@@ -149,15 +150,29 @@ def ask_roots() -> Request:
     return Request("GET", "/api/roots")
 
 
-def ask_rows(root: str, after: str = "") -> Request:
+def ask_rows(root: str, after: str = "", limit: int = PAGE_ROWS) -> Request:
     """Ask for a page of a root's datasets; see `read_rows`.
+
+    Parameters
+    ----------
+    root : str
+    after : str
+        Names behind this text, in the order of their characters, are what is asked for; it need not be one.
+    limit : int
+        Most rows of the page.
 
     Raises
     ------
     InvalidPath
     """
-    query = urlencode({"limit": PAGE_ROWS} | ({"after": after} if after else {}))
+    query = urlencode({"limit": limit} | ({"after": after} if after else {}))
     return Request("GET", f"/api/catalogue/{check_root(root)}?{query}")
+
+
+def before(name: str) -> str:
+    """Return a text with which `ask_rows` asks for a name, if there is one, and then for those behind it."""
+    last = ord(name[-1]) - 1
+    return f"{name[:-1]}{chr(last if not 0xD800 <= last < 0xE000 else 0xD7FF)}\U0010ffff"
 
 
 def ask_info(path: str) -> Request:
