@@ -18,6 +18,8 @@ MOST_ATTRS = 20
 MOST_TEXT = 100
 """Characters of an attribute that are shown."""
 
+LEFT = 'style="text-align:left"'
+
 
 def dataset_html(
     title: str, said: Sequence[tuple[str, str]], info: Mapping[str, Any], picture: str = ""
@@ -85,8 +87,7 @@ def _short(value: Any) -> str:
 
 def _page(title: str, rows: Sequence[tuple[str, str]], picture: str) -> str:
     cells = "".join(
-        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
-        for name, value in rows
+        f"<tr><th {LEFT}>{escape(name)}</th><td {LEFT}>{escape(value)}</td></tr>" for name, value in rows
     )
     return (
         f'<div><strong>{escape(title)}</strong><div style="display:flex;align-items:center;gap:1.5em">'

@@ -38,15 +38,10 @@ def draw_grid(shape: Sequence[int], chunks: Sequence[int]) -> str:
     """
     if not shape or not all(shape):
         return ""
-    # the last dimension goes to the right, the one before down, the one before that into the picture
     lengths = _lengths(shape[-3:])
     cuts = [_cuts(*sides) for sides in zip(shape[-3:], chunks[-3:], lengths, strict=True)]
-    width, right = lengths[-1], cuts[-1]
-    height, down = (lengths[-2], cuts[-2]) if len(lengths) > 1 else (SHORTEST * 1.5, [])
-    depth, back = (lengths[-3] * SLANT, [at * SLANT for at in cuts[-3]]) if len(lengths) > 2 else (0.0, [])
-    faces = _faces(width, height, depth, right, down, back)
-    size = f'width="{width + depth + 2:.0f}" height="{height + depth + 2:.0f}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(faces)}</svg>'
+    # the last dimension goes to the right, the one before down, the one before that into the picture
+    return "".join(_Box(lengths[::-1], cuts[::-1]).svg())
 
 
 def _lengths(shape: Sequence[int]) -> list[float]:
@@ -60,22 +55,50 @@ def _cuts(length: int, chunk: int, pixels: float) -> list[float]:
     return [pixels * number * chunk / length for number in range(step, count + 1, step)]
 
 
-def _faces(
-    width: float, height: float, depth: float, right: list[float], down: list[float], back: list[float]
-) -> Iterator[str]:
-    x, y = 1.0, 1.0 + depth
-    yield _face([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], FRONT)
-    yield from (_line((x + at, y), (x + at, y + height)) for at in right)
-    yield from (_line((x, y + at), (x + width, y + at)) for at in down)
-    if not depth:
-        return
-    yield _face([(x, y), (x + depth, 1.0), (x + depth + width, 1.0), (x + width, y)], SIDE)
-    yield from (_line((x + at, y), (x + at + depth, 1.0)) for at in right)
-    yield from (_line((x + at, y - at), (x + at + width, y - at)) for at in back)
-    x += width
-    yield _face([(x, y), (x + depth, 1.0), (x + depth, 1.0 + height), (x, y + height)], SIDE)
-    yield from (_line((x, y + at), (x + depth, 1.0 + at)) for at in down)
-    yield from (_line((x + at, y - at), (x + at, y - at + height)) for at in back)
+class _Box:
+    """A box, or what there is of it with fewer than three dimensions.
+
+    Parameters
+    ----------
+    lengths, cuts : list
+        Of each dimension, the last one first: how long it is, and where it is cut, in pixels.
+    """
+
+    def __init__(self, lengths: list[float], cuts: list[list[float]]) -> None:
+        self._width, self._right = lengths[0], cuts[0]
+        self._height, self._down = (lengths[1], cuts[1]) if len(lengths) > 1 else (SHORTEST, [])
+        self._depth, self._back = (0.0, [])
+        if len(lengths) > 2:
+            self._depth, self._back = lengths[2] * SLANT, [at * SLANT for at in cuts[2]]
+
+    def svg(self) -> Iterator[str]:
+        """Yield its picture."""
+        width, height = self._width + self._depth + 2, self._height + self._depth + 2
+        size = f'width="{width:.0f}" height="{height:.0f}"'
+        yield f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+        yield from self._front(1.0, 1.0 + self._depth)
+        if self._depth:
+            yield from self._top(1.0, 1.0 + self._depth)
+            yield from self._side(1.0 + self._width, 1.0 + self._depth)
+        yield "</svg>"
+
+    def _front(self, x: float, y: float) -> Iterator[str]:
+        width, height = self._width, self._height
+        yield _face([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], FRONT)
+        yield from (_line((x + at, y), (x + at, y + height)) for at in self._right)
+        yield from (_line((x, y + at), (x + width, y + at)) for at in self._down)
+
+    def _top(self, x: float, y: float) -> Iterator[str]:
+        width, depth = self._width, self._depth
+        yield _face([(x, y), (x + depth, y - depth), (x + depth + width, y - depth), (x + width, y)], SIDE)
+        yield from (_line((x + at, y), (x + at + depth, y - depth)) for at in self._right)
+        yield from (_line((x + at, y - at), (x + at + width, y - at)) for at in self._back)
+
+    def _side(self, x: float, y: float) -> Iterator[str]:
+        height, depth = self._height, self._depth
+        yield _face([(x, y), (x + depth, y - depth), (x + depth, y - depth + height), (x, y + height)], SIDE)
+        yield from (_line((x, y + at), (x + depth, y - depth + at)) for at in self._down)
+        yield from (_line((x + at, y - at), (x + at, y - at + height)) for at in self._back)
 
 
 def _face(corners: list[Point], colour: str) -> str:

@@ -161,7 +161,8 @@ class _NotebookBar:
         from IPython.display import display
 
         self._what = what
-        self._shown = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
+        nothing = {"text/html": "", "text/plain": ""}
+        self._shown = display(nothing, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def draw(self, done: int, total: int | None) -> None:
         value = "" if not total else f' value="{done}" max="{total}"'

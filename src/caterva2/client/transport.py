@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from caterva2.client.blocks import Decoders
+from caterva2.client.progress import Meter
 from caterva2.client.protocol import Reply, Request, error_of
 from caterva2.client.retries import Retries, busy_s
 from caterva2.client.underway import UnderWay
@@ -24,6 +26,9 @@ CONNECT_S = 5.0
 
 PIECE_BYTES = 256 * 1024
 """How much is read at once: from here on larger pieces gain nothing."""
+
+COUNTED_BYTES = 1024 * 1024
+"""How often who watches is told of what has come, in bytes."""
 
 SLOW_BYTES_PER_S = 256 * 1024
 """What is asked for may be fetched from far away first, this slowly, in decoded bytes per second."""
@@ -48,6 +53,7 @@ class Body:
 
     def __init__(self, answer: Answer, url: str) -> None:
         self._answer = answer
+        self._count: _Count | None = None
         self.url = url
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
@@ -63,9 +69,12 @@ class Body:
             If the connection broke.
         """
         try:
-            return self._answer.read(None if size < 0 else size)
+            data = self._answer.read(None if size < 0 else size)
         except OSError as error:
             raise broken(self.url, error) from error
+        if self._count is not None:
+            self._count.add(len(data))
+        return data
 
     def read_exactly(self, size: int) -> bytes:
         """Return exactly `size` bytes.
@@ -89,6 +98,15 @@ class Body:
         Unavailable
             If the body ends before the buffer is full.
         """
+        if self._count is None:
+            self._fill(target)
+            return
+        for first in range(0, len(target), COUNTED_BYTES):
+            piece = target[first : first + COUNTED_BYTES]
+            self._fill(piece)
+            self._count.add(len(piece))
+
+    def _fill(self, target: memoryview) -> None:
         try:
             count = self._answer.read_into(target)
         except OSError as error:
@@ -110,9 +128,44 @@ class Body:
         except OSError as error:
             raise broken(self.url, error) from error
 
+    @contextmanager
+    def counted(self, meter: Meter | None, nbytes: int) -> Iterator[None]:
+        """Count what is read while inside, in the measure of its `nbytes` decoded bytes.
+
+        If reading fails, nothing of it counts.
+        """
+        length = self.headers.get("Content-Length", "")
+        if meter is None or not length.isdigit() or not int(length):
+            yield
+            return
+        self._count = _Count(meter, nbytes / int(length))
+        try:
+            yield
+        except BaseException:
+            meter.add(-self._count.said)
+            raise
+        finally:
+            self._count = None
+
     def stop(self) -> None:
         """End the reading of another thread: it sees the end of the body, or a broken connection."""
         self._answer.stop()
+
+
+class _Count:
+    """Tells a meter how much has come, as decoded bytes."""
+
+    def __init__(self, meter: Meter, scale: float) -> None:
+        self._meter = meter
+        self._scale = scale
+        self._come = 0
+        self.said = 0
+
+    def add(self, nbytes: int) -> None:
+        self._come += nbytes
+        done = int(self._come * self._scale)
+        self._meter.add(done - self.said)
+        self.said = done
 
 
 class Transport:
@@ -126,6 +179,8 @@ class Transport:
         Sent with each request.
     timeout_s : float
         How long the other side may stay silent, in seconds.
+    progress : bool
+        Whether what takes long shows a bar.
 
     Attributes
     ----------
@@ -135,8 +190,9 @@ class Transport:
         Is told the headers of each answer that is no error.
     """
 
-    def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
+    def __init__(self, url: str, token: Token | None, timeout_s: float, *, progress: bool = False) -> None:
         self.url = url
+        self._bar = threading.Lock() if progress else None
         self.timeout_s = timeout_s
         self.heard: Callable[[Mapping[str, str]], None] | None = None
         self.decoders = Decoders()
@@ -214,6 +270,13 @@ class Transport:
         finally:
             self._wire.release(answer)
 
+    def meter(self, what: str, nbytes: int | None = None) -> AbstractContextManager[Meter | None]:
+        """Return what shows how far something is that may take long: a context of a `Meter`.
+
+        There is none where bars are not wanted, or something else has one already.
+        """
+        return _NO_METER if self._bar is None else _one_meter(self._bar, what, nbytes)
+
     def retries(self) -> Retries:
         """Return how often a request that is sent now is to be tried."""
         return Retries(self.timeout_s)
@@ -283,6 +346,21 @@ class _Patience:
     def again(self, least_s: float = 0.0) -> bool:
         """Pause, and return whether to send it again."""
         return self.retries.wait(self.under_way.stopped, least_s)
+
+
+_NO_METER: AbstractContextManager[None] = nullcontext()
+
+
+@contextmanager
+def _one_meter(bar: threading.Lock, what: str, nbytes: int | None) -> Iterator[Meter | None]:
+    if not bar.acquire(blocking=False):
+        yield None
+        return
+    try:
+        with Meter(what, nbytes) as meter:
+            yield meter
+    finally:
+        bar.release()
 
 
 class BrokenOff(Unavailable):

@@ -67,12 +67,13 @@ def grow(title: str, groups: Iterable[tuple[str, Iterator[Row]]], level: int | N
     top, left, complete = _Node(title), max_nodes, True
     for name, rows in groups:
         parent = top.children.setdefault(name, _Node(name)) if name else top
+        deep = level - 1 if name and level is not None else level
         for row in rows:
             if not left:
                 complete = False
                 break
             left -= 1
-            _add(parent, row, title if not name else name, level if not name or level is None else level - 1)
+            _add(parent, row, name or title, deep)
     return Tree(title, top.children.values(), complete=complete)
 
 
@@ -105,11 +106,9 @@ def _lines(nodes: list[_Node], indent: str) -> Iterator[str]:
 def _list(nodes: list[_Node]) -> str:
     items = []
     for node in nodes:
+        said = f"<code>{escape(node.name)}</code> {escape(node.said)}"
         if node.children:
             inside = _list(list(node.children.values()))
-            items.append(
-                f"<li><details open><summary><code>{escape(node.name)}</code></summary>{inside}</details></li>"
-            )
-        else:
-            items.append(f"<li><code>{escape(node.name)}</code> {escape(node.said)}</li>")
+            said = f"<details open><summary>{said}</summary>{inside}</details>"
+        items.append(f"<li>{said}</li>")
     return f"<ul>{''.join(items)}</ul>"

@@ -56,7 +56,9 @@ def run_together(
     read: Callable[[T, UnderWay], object],
     parts: Sequence[T],
     threads: int,
+    *,
     look: Callable[[], object] | None = None,
+    under_way: UnderWay | None = None,
 ) -> None:
     """Read some parts, several at once.
 
@@ -72,13 +74,15 @@ def run_together(
         How many at once.
     look : callable, optional
         Called now and then, by this thread, while it waits.
+    under_way : UnderWay, optional
+        What others stop.
 
     Raises
     ------
     BaseException
         The first that one of them raised.
     """
-    under_way = UnderWay()
+    under_way = under_way or UnderWay()
     executor = ThreadPoolExecutor(threads, "caterva2-read")
     try:
         _wait([executor.submit(read, part, under_way) for part in parts], look)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from caterva2.client import protocol
+from caterva2.client.progress import Meter
 from caterva2.client.protocol import Request
 from caterva2.client.transport import Body, BrokenOff, Transport
 from caterva2.client.underway import UnderWay
@@ -36,6 +37,7 @@ def read_version(
     *,
     nbytes: int = 0,
     under_way: UnderWay | None = None,
+    meter: Meter | None = None,
 ) -> T:
     """Send a request that names a version, and return what is read of its answer.
 
@@ -49,6 +51,8 @@ def read_version(
         Reads the answer; called again if that broke off.
     nbytes, under_way
         As for `Transport.open`.
+    meter : Meter, optional
+        Counts what has come of `nbytes`.
 
     Raises
     ------
@@ -61,7 +65,10 @@ def read_version(
     under_way, retries = under_way or UnderWay(), transport.retries()
     while True:
         try:
-            with transport.open(request, nbytes=nbytes, retries=retries, under_way=under_way) as body:
+            with (
+                transport.open(request, nbytes=nbytes, retries=retries, under_way=under_way) as body,
+                body.counted(meter, nbytes),
+            ):
                 return read(body)
         except BrokenOff:  # perhaps since it was replaced: then the next answer says so
             if not retries.wait(under_way.stopped):
