@@ -10,7 +10,7 @@ from caterva2.client.picture import draw_grid
 from caterva2.client.records import RootInfo
 from caterva2.client.text import human_bytes, human_shape
 
-__all__ = ["array_html", "dataset_html", "group_html"]
+__all__ = ["array_html", "client_html", "dataset_html", "group_html"]
 
 MOST_ATTRS = 20
 """Attributes that are shown."""
@@ -71,6 +71,11 @@ def group_html(title: str, path: str, info: RootInfo | None) -> str:
             ("publisher", info.publisher or ""),
         ]
     return _page(title, [(name, value) for name, value in rows if value], "")
+
+
+def client_html(url: str) -> str:
+    """Return a table of a connection."""
+    return _page("Client", [("subscriber", url)], "")
 
 
 def _cached(info: Mapping[str, Any]) -> list[tuple[str, str]]:

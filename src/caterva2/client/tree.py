@@ -50,24 +50,28 @@ class Tree:
         return f"<div><code>{escape(self._title)}</code>{_list(self._nodes)}</div>"
 
 
-def grow(title: str, groups: Iterable[tuple[str, Iterator[Row]]], level: int | None, max_nodes: int) -> Tree:
+def grow(
+    title: str, groups: Iterable[tuple[str, str, Iterator[Row]]], level: int | None, max_nodes: int
+) -> Tree:
     """Return a tree of datasets.
 
     Parameters
     ----------
     title : str
     groups : iterable
-        For each root its name, or ``""`` for what is to stand at the top, and its datasets: no more of them
-        are taken than are shown.
+        For each root its name, what is said of it, and its datasets: no more of them are taken than are
+        shown. With the name ``""`` they stand at the top, and the title is the path that they are below.
     level : int or None
-        How deep it goes; what is below counts as the size of its directory.
+        How deep it goes; all the way by default.
     max_nodes : int
         Most datasets that are looked at.
     """
     top, left, complete = _Node(title), max_nodes, True
-    for name, rows in groups:
-        parent = top.children.setdefault(name, _Node(name)) if name else top
+    for name, said, rows in groups:
+        parent = top.children.setdefault(name, _Node(name, said)) if name else top
         deep = level - 1 if name and level is not None else level
+        if deep is not None and deep < 1:
+            continue
         for row in rows:
             if not left:
                 complete = False
