@@ -14,7 +14,6 @@ from caterva2.client.dataset import check_range
 from caterva2.client.download import ATTEMPTS, PAUSE_S, PartFile, Version, version_of
 from caterva2.client.records import Download
 from caterva2.errors import Caterva2Error, Changed, Unavailable
-from caterva2.model.path import parse_path
 
 __all__ = ["download", "fill"]
 
@@ -25,15 +24,14 @@ PIECE_BYTES = 1024 * 1024
 
 
 async def download(
-    transport: AsyncTransport, path: str, directory: str, progress: Progress | None = None
+    transport: AsyncTransport, path: str, file: Path, progress: Progress | None = None
 ) -> Download:
-    """Save a dataset; see `caterva2.client.Client.download`."""
+    """Save a dataset as a file; see `caterva2.client.Client.download`."""
     began = time.perf_counter()
-    name = parse_path(path).name.rpartition("/")[2]
     version = await _current(transport, path)
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     fetched = 0
-    with PartFile(Path(directory) / name) as part:
+    with PartFile(file) as part:
         for left in reversed(range(ATTEMPTS)):
             before = part.begin(version)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 import aiohttp
@@ -21,6 +21,9 @@ __all__ = ["AsyncBody", "AsyncTransport"]
 
 CONNECTIONS = 32
 """Most connections at once; requests beyond wait until one is free."""
+
+CLOSE_S = 1.0
+"""How long connections may take to close that nobody uses any more, in seconds."""
 
 MAX_JSON_BYTES = 1 << 30
 """Longest answer that is read whole without knowing what it should have, in bytes."""
@@ -97,7 +100,7 @@ class AsyncBody:
 
 
 class AsyncTransport:
-    """Sends requests to one service, on one event loop: that of the first request.
+    """Sends requests to one service, on one event loop at a time.
 
     Parameters
     ----------
@@ -131,6 +134,26 @@ class AsyncTransport:
         self.decoding.close()
         if session is not None:
             await session.close()
+
+    def close_soon(self) -> None:
+        """Close the connections from any thread, also when their event loop has ended."""
+        session, loop = self._session, self._loop
+        if session is None or loop is None:
+            return
+        if not loop.is_running():
+            self._forget()
+        elif loop is _running_loop():
+            self._closing = loop.create_task(self.close())
+        else:
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self.close(), loop).result(CLOSE_S)
+
+    def _forget(self) -> None:
+        """Give up the connections of an event loop that does not run."""
+        session, self._session = self._session, None
+        if session is not None and session.connector is not None:
+            session.connector._close()  # its `close` wants to be awaited
+            session.detach()
 
     async def call(self, request: Request) -> Reply:
         """Send a request and return its answer, which is not an error.
@@ -210,6 +233,8 @@ class AsyncTransport:
     def _here(self) -> aiohttp.ClientSession:
         """Return the session of this event loop."""
         loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop.is_closed():
+            self._forget()
         if self._session is None:
             self._loop = loop
             self._session = aiohttp.ClientSession(
@@ -222,6 +247,13 @@ class AsyncTransport:
         elif self._loop is not loop:
             raise RuntimeError("an AsyncClient belongs to one event loop: make one for each")
         return self._session
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def fail(url: str, error: aiohttp.ClientError | OSError) -> NoReturn:

@@ -23,12 +23,12 @@ async def read_version(
     transport: AsyncTransport,
     request: Request,
     path: str,
-    etag: str,
+    etag: str | None,
     read: Callable[[AsyncBody], Awaitable[T]],
 ) -> T:
     """Send a request that names a version, and return what is read of its answer.
 
-    See `caterva2.client.versions.read_version`.
+    See `caterva2.client.versions.read_version`. Without an etag it is of what is current.
     """
     try:
         try:
@@ -38,7 +38,9 @@ async def read_version(
             async with transport.open(request) as body:
                 return await read(body)
     except Changed as error:
-        current = error.current_etag or await next_etag(transport, path, etag)
+        current = error.current_etag
+        if current is None and etag is not None:
+            current = await next_etag(transport, path, etag)
         raise Changed(path, etag, current) from error
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import builtins
 import os
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Self
 
 from caterva2 import config
@@ -18,8 +20,9 @@ from caterva2.client import protocol
 from caterva2.client.async_dataset import AsyncArray, AsyncDataset, AsyncFile, AsyncFrame
 from caterva2.client.async_download import download
 from caterva2.client.async_events import events
-from caterva2.client.async_transport import AsyncTransport
-from caterva2.client.async_versions import newest_of
+from caterva2.client.async_transport import AsyncBody, AsyncTransport
+from caterva2.client.async_versions import newest_of, read_version
+from caterva2.client.dataset import check_range
 from caterva2.client.records import Download, Event, RootInfo, Row
 from caterva2.errors import NotFound
 from caterva2.model.path import check_root, parse_path
@@ -73,6 +76,10 @@ class AsyncClient:
     async def close(self) -> None:
         """Close its connections; what is under way is `Unavailable`."""
         await self._transport.close()
+
+    def close_soon(self) -> None:
+        """Close its connections from any thread: for finalizers, which cannot wait."""
+        self._transport.close_soon()
 
     @property
     def subscriber(self) -> str:
@@ -183,13 +190,50 @@ class AsyncClient:
 
         return await newest_of(attempt)
 
+    async def stored(
+        self, path: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+    ) -> bytes:
+        """Return stored bytes of a dataset of any kind, which need not be opened for that.
+
+        Parameters
+        ----------
+        path : str
+        start, stop : int
+            Bytes ``start <= offset < stop``, by default to the end; with a negative start, the last ones.
+        etag : str, optional
+            Of the version; by default it is what is current.
+
+        Raises
+        ------
+        InvalidRange
+            If the file ends before `start`, or has no bytes.
+        NotFound, Changed, InvalidPath, Unavailable, Unauthorized
+        """
+        request = protocol.ask_stored(path, start, stop, etag)
+
+        async def read(body: AsyncBody) -> bytes:
+            if "Range" in request.headers:
+                check_range(body)
+            return await body.read(sys.maxsize)
+
+        return await read_version(self._transport, request, path, etag, read)
+
     async def download(
         self,
         path: str,
         directory: str | os.PathLike[str] = ".",
         progress: Callable[[int, int], None] | None = None,
+        *,
+        name: str | None = None,
     ) -> Download:
         """Save the whole file of a dataset; see `caterva2.Client.download`, which goes on with it as well.
+
+        Parameters
+        ----------
+        path, directory, progress
+            As there.
+        name : str, optional
+            Of the file; by default that of the dataset.
 
         Raises
         ------
@@ -199,7 +243,8 @@ class AsyncClient:
         OSError
             If it cannot be written: no space, no permission, another download of it is under way.
         """
-        return await download(self._transport, path, os.fspath(directory), progress)
+        file = Path(directory) / (name or parse_path(path).name.rpartition("/")[2])
+        return await download(self._transport, path, file, progress)
 
     def events(
         self,

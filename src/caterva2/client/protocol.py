@@ -37,6 +37,7 @@ __all__ = [
     "ask_roots",
     "ask_rows",
     "ask_selection",
+    "ask_stored",
     "before",
     "dataset_url",
     "error_of",
@@ -307,6 +308,20 @@ def ask_bytes(path: str, start: int, stop: int, etag: str | None) -> Request:
     InvalidPath
     """
     return Request("GET", *_named("/data/", path, etag, {"Range": f"bytes={start}-{stop - 1}"}))
+
+
+def ask_stored(path: str, start: int, stop: int | None, etag: str | None) -> Request:
+    """Ask for stored bytes up to an offset or the end; with a negative start, for so many of the last.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    if not start and stop is None:
+        return Request("GET", *_named("/data/", path, etag, {}))
+    last = "" if stop is None else stop - 1
+    span = f"bytes={start}" if start < 0 else f"bytes={start}-{last}"
+    return Request("GET", *_named("/data/", path, etag, {"Range": span}))
 
 
 def ask_download(path: str, start: int, etag: str) -> Request:
