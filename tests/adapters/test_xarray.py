@@ -16,9 +16,8 @@ import xarray as xr
 
 import caterva2
 from caterva2.adapters.xarray import Caterva2Backend
-from caterva2.adapters.xarray_variables import RemoteArray
 from caterva2.config import Token
-from caterva2.errors import Changed, InvalidPath, NotFound, Unsupported
+from caterva2.errors import Changed, InvalidPath, NotFound, TooLarge, Unsupported
 from caterva2.frame.write import write_array
 from caterva2.testing.cluster import Cluster, RunningCluster, running_cluster
 
@@ -253,26 +252,12 @@ def test_opening_moves_metadata_only_and_points_move_their_blocks(running, tmp_p
         assert moved(fresh) == before
 
 
-def test_an_answer_that_is_too_large_in_one_piece_is_read_as_a_box(running) -> None:
-    class Small:
-        """An array at a service with a limit."""
-
-        def __init__(self, array: caterva2.Array) -> None:
-            self._array, self.shape, self.dtype, self.asked = array, array.shape, array.dtype, []
-
-        def __copy__(self) -> Small:
-            return self
-
-        def __getitem__(self, key):
-            self.asked.append(key)
-            if any(isinstance(part, np.ndarray) for part in key):
-                raise caterva2.errors.TooLarge(2, 1)
-            return self._array[key]
-
-    array = Small(caterva2.open(f"{running.url}/data/foo/cube/field.b2nd"))
-    lazy = xr.Variable(("time", "y", "x"), xr.core.indexing.LazilyIndexedArray(RemoteArray(array)))
+def test_points_that_are_too_many_for_one_answer_are_read_as_a_box(running, monkeypatch) -> None:
+    monkeypatch.setattr("caterva2.source.slices.HELD_BYTES", 1000)
+    with caterva2.connect(running.url) as client, pytest.raises(TooLarge):
+        client["foo/cube/field.b2nd"][[0, 39]]
+    lazy = opened(running, "cube/field.b2nd").field
     assert np.array_equal(lazy[[0, 39]].values, FIELD[[0, 39]])
-    assert len(array.asked) == 2
 
 
 # -- versions, other processes ---------------------------------------------------------------------
