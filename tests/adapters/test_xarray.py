@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import subprocess
 import sys
@@ -341,6 +342,15 @@ def test_chunks_of_dask_are_those_of_the_array(running) -> None:
     assert dataset.field.chunksizes == {"time": (10,) * 4, "y": (15,) * 2, "x": (25,) * 2}
     with dask.config.set(scheduler="threads"):
         assert dataset.field.mean("time").load().equals(TRUTH.field.mean("time"))
+
+
+async def test_variables_can_be_loaded_with_await(running) -> None:
+    dataset = opened(running, "cube")
+    first, second = await asyncio.gather(
+        dataset.field.isel(time=[0, 39]).load_async(), dataset.isel(time=3).load_async()
+    )
+    assert first.identical(TRUTH.field.isel(time=[0, 39]))
+    assert second.identical(TRUTH.isel(time=3))
 
 
 def test_several_urls_are_one_dataset(running) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 import caterva2
 from caterva2.adapters.dimensions import stored_dimensions
+from caterva2.adapters.directories import arrays_below, open_arrays, stem
 from caterva2.client import Array, Directory, Root, parse_location
 from caterva2.errors import InvalidPath, Unsupported
 from caterva2.model.selection import Axis, select
@@ -24,8 +25,6 @@ __all__ = ["Layer", "View", "get_reader", "read"]
 
 Layer = tuple[Any, dict[str, Any], str]
 """What napari makes a layer of: an array or several resolutions of it, its properties, its type."""
-
-SUFFIX = ".b2nd"
 
 _Part = range | int
 """What is selected of a dimension: several indices, or one."""
@@ -130,16 +129,12 @@ def _layers(url: str) -> list[Layer]:
         return [_layer(found)] if _can_be_drawn(found) else []
     if not isinstance(found, Directory | Root):
         return []
-    rows = [row for row in found.list() if row.kind == "array" and "/" not in _name(found, row.path)]
-    arrays = [array for row in rows if _can_be_drawn(array := found[_name(found, row.path)])]
+    opened = open_arrays(found, arrays_below(found).get("/", []))
+    arrays = [array for array in opened.values() if _can_be_drawn(array)]
     by_size = sorted(arrays, key=lambda array: array.size, reverse=True)
     if len(arrays) > 1 and all(itertools.starmap(_is_coarser, itertools.pairwise(by_size))):
         return [_layer(*by_size, name=found.name)]
     return [_layer(array) for array in arrays]
-
-
-def _name(directory: Directory | Root, path: str) -> str:
-    return path.removeprefix(f"{directory.path}/")
 
 
 def _can_be_drawn(array: Array) -> bool:
@@ -160,7 +155,7 @@ def _is_coarser(fine: Array, coarse: Array) -> bool:
 
 def _layer(array: Array, *coarser: Array, name: str = "") -> Layer:
     properties: dict[str, Any] = {
-        "name": name or array.path.rpartition("/")[2].removesuffix(SUFFIX),
+        "name": name or stem(array.path),
         "metadata": {"url": array.url, "etag": array.etag, "attrs": array.attrs},
         "multiscale": bool(coarser),
     }
