@@ -96,7 +96,7 @@ class AsyncArray(DescribedArray, AsyncDataset):
         info = self.info
         parts = key if isinstance(key, tuple) else (key,)
         if selects_points(parts):
-            request = protocol.ask_points(self.path, indices_of(parts, len(info["shape"])), info["etag"])
+            request = protocol.ask_points(self.path, indices_of(parts, info["shape"]), info["etag"])
             return self._ask(request, info, self._points)
         return self._part(select(key, tuple(info["shape"])), info, as_array=Ellipsis in parts)
 

@@ -6,22 +6,27 @@ import builtins
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from caterva2.client import protocol
 from caterva2.client.array import Array
 from caterva2.client.cache import Cache
+from caterva2.client.completion import Completion
 from caterva2.client.dataset import File, Frame
 from caterva2.client.download import download
 from caterva2.client.events import EventStream
 from caterva2.client.group import Directory, Root
+from caterva2.client.listing import below, names_of_all, rows_below
+from caterva2.client.notebook import client_html
 from caterva2.client.records import Download, Followed, RootInfo, Row, SourceInfo
 from caterva2.client.shared import configured_transport
 from caterva2.client.timings import Timing, parse_timing
 from caterva2.client.transport import Transport
+from caterva2.client.tree import MAX_NODES, Tree, grow
 from caterva2.client.versions import newest_of
 from caterva2.errors import InvalidPath, NotFound
-from caterva2.model.path import DatasetPath, check_root, parse_path
+from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import FollowMode
 
 __all__ = ["Client"]
@@ -44,6 +49,7 @@ class Client(Mapping[str, Any]):
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._streams: set[EventStream] = set()
+        self._completion = Completion(lambda: names_of_all(transport))
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -97,6 +103,12 @@ class Client(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<Client of {self._transport.url}>"
 
+    def _repr_html_(self) -> str:
+        return client_html(self._transport.url)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self._completion.names()
+
     # -- the mapping -----------------------------------------------------------------------------
 
     def __getitem__(self, path: str) -> Any:  # Any: a Root, a Directory, an Array, a Frame or a File
@@ -118,10 +130,9 @@ class Client(Mapping[str, Any]):
         try:
             info = self.info(str(path))
         except NotFound:
-            directory = Directory(self, str(path))
-            if next(directory.rows(), None) is None:
+            if next(rows_below(self._transport, str(path)), None) is None:
                 raise
-            return directory
+            return Directory(self, str(path))
         return _KINDS[info["kind"]](self._transport, info)
 
     def __iter__(self) -> Iterator[str]:
@@ -162,25 +173,21 @@ class Client(Mapping[str, Any]):
         """
         if path is None:
             return [row for root in self for row in self.list(root)]
-        parsed = parse_path(path.rstrip("/"), allow_root=True)
-        if not parsed.name:
-            return list(self._rows(check_root(parsed.root)))
-        rows = list(self._rows(parsed.root, f"{parsed.name}/"))
-        if not rows:  # it names a dataset, if anything
-            rows = [row for row in self._rows(parsed.root) if row.path == str(parsed)]
-        if not rows:
-            raise NotFound(str(parsed), f"there is nothing at {parsed.name!r} in root {parsed.root!r}")
-        return rows
+        return below(self._transport, path)
 
-    def _rows(self, root: str, prefix: str = "") -> Iterator[Row]:
-        """Yield the datasets of a root whose names begin with a text, page by page as they are taken."""
-        after: str | None = prefix  # they are sorted: none that begins with it comes before it
-        while after is not None:
-            rows, after = protocol.read_rows(self._transport.call(protocol.ask_rows(root, after)))
-            for row in rows:
-                if not row.path.startswith(f"{root}/{prefix}"):
-                    return
-                yield row
+    def tree(self, level: int | None = None, max_nodes: int = MAX_NODES) -> Tree:
+        """Return all roots and their datasets as a tree; see `Directory.tree`. Roots are its first level.
+
+        Raises
+        ------
+        Unavailable, Unauthorized
+        """
+        transport = self._transport
+        groups = (
+            (root.name, f"{root.datasets} datasets", rows_below(transport, root.name))
+            for root in self.roots()
+        )
+        return grow(transport.url, groups, level, max_nodes)
 
     def info(self, path: str) -> dict[str, Any]:
         """Return all metadata of a dataset.
@@ -342,9 +349,10 @@ class Client(Mapping[str, Any]):
         ----------
         path : str
         directory : path
-            Where to put it; made if it is not there.
+            Where to put it; made if it is not there. ``~`` is the home directory.
         progress : callable, optional
-            Called with the bytes that are there and the bytes of all, now and then.
+            Called with the bytes that are there and the bytes of all, now and then; in place of the bar
+            that a client shows which was made with ``progress=True``.
 
         Raises
         ------
@@ -354,7 +362,10 @@ class Client(Mapping[str, Any]):
         OSError
             If it cannot be written: no space, no permission, another download of it is under way.
         """
-        return download(self._transport, path, os.fspath(directory), progress)
+        directory = Path(directory).expanduser()
+        with self._transport.meter(path) as meter:
+            shown = meter.move_to if progress is None and meter is not None else progress
+            return download(self._transport, path, str(directory), shown)
 
 
 def _unpickled(url: str) -> Client:

@@ -7,9 +7,13 @@ from typing import Any, Protocol, TypeVar
 
 from caterva2.client import protocol
 from caterva2.client.described import Described, DescribedFile, DescribedFrame, nitems_of
+from caterva2.client.notebook import dataset_html
+from caterva2.client.progress import Meter
 from caterva2.client.protocol import PART_BYTES, Request
 from caterva2.client.shared import configured_transport
+from caterva2.client.text import human_bytes
 from caterva2.client.transport import Body, Transport
+from caterva2.client.underway import UnderWay
 from caterva2.client.versions import read_version
 from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
 from caterva2.model.selection import Axis, select
@@ -76,8 +80,20 @@ class Dataset(Described):
         before, self.info = self.info, info
         return bool(info["etag"] != before["etag"])
 
-    def _ask(self, request: Request, info: Mapping[str, Any], read: Callable[[Body], T]) -> T:
-        return read_version(self._transport, request, self.path, info["etag"], read)
+    def _ask(
+        self,
+        request: Request,
+        info: Mapping[str, Any],
+        read: Callable[[Body], T],
+        *,
+        nbytes: int = 0,
+        under_way: UnderWay | None = None,
+        meter: Meter | None = None,
+    ) -> T:
+        etag, transport = info["etag"], self._transport
+        return read_version(
+            transport, request, self.path, etag, read, nbytes=nbytes, under_way=under_way, meter=meter
+        )
 
 
 class Frame(DescribedFrame, Dataset):
@@ -117,15 +133,21 @@ class Frame(DescribedFrame, Dataset):
         data = bytearray(axis.count * typesize)
         view = memoryview(data)
         step = max(1, part_bytes // typesize)
-        for first in range(axis.start, axis.stop, step):
-            last = min(first + step, axis.stop)
-            start = (first - axis.start) * typesize
-            request = protocol.ask_items(self.path, first, last, info["etag"])
-            self._ask(request, info, _items_into(view[start : start + (last - first) * typesize]))
+        with self._transport.meter(self.path, len(data)) as meter:
+            for first in range(axis.start, axis.stop, step):
+                last = min(first + step, axis.stop)
+                part = view[(first - axis.start) * typesize : (last - axis.start) * typesize]
+                request = protocol.ask_items(self.path, first, last, info["etag"])
+                self._ask(request, info, _items_into(part), nbytes=len(part), meter=meter)
         return bytes(data)
 
     def __repr__(self) -> str:
         return f"<Frame {self.path}: {self.nitems:,} items of {self.typesize} bytes>"
+
+    def _repr_html_(self) -> str:
+        size = f"{human_bytes(self.nbytes)}, {human_bytes(self.cbytes)} compressed"
+        said = [("items", f"{self.nitems:,} of {self.typesize} bytes"), ("size", size)]
+        return dataset_html(f"Frame {self.path}", said, self.info)
 
 
 class File(DescribedFile, Dataset):
@@ -157,16 +179,25 @@ class File(DescribedFile, Dataset):
         return self._read(*span_of(offset, size, info["size"]), info)
 
     def _read(self, start: int, stop: int, info: Mapping[str, Any]) -> bytes:
-        if start == stop:
-            return b""
         data = bytearray(stop - start)
-        request = protocol.ask_bytes(self.path, start, stop, info["etag"])
-        self._ask(request, info, _range_into(memoryview(data)))
+        view = memoryview(data)
+        with self._transport.meter(self.path, len(data)) as meter:
+            for first in range(start, stop, PART_BYTES):
+                last = min(first + PART_BYTES, stop)
+                part = view[first - start : last - start]
+                request = protocol.ask_bytes(self.path, first, last, info["etag"])
+                self._ask(request, info, _range_into(part), nbytes=len(part), meter=meter)
         return bytes(data)
 
     def __repr__(self) -> str:
         why = f", {self.error}" if self.error else ""
         return f"<File {self.path}: {self.size:,} bytes{why}>"
+
+    def _repr_html_(self) -> str:
+        said = [("size", human_bytes(self.size))]
+        if self.error:
+            said.append(("unreadable", self.error))
+        return dataset_html(f"File {self.path}", said, self.info)
 
 
 def _unpickled(kind: type[D], url: str, info: Mapping[str, Any]) -> D:

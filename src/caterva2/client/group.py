@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from caterva2.client.completion import Completion
+from caterva2.client.listing import names_below, rows_below
+from caterva2.client.notebook import group_html
 from caterva2.client.records import RootInfo, Row
+from caterva2.client.tree import MAX_NODES, Tree, grow
 from caterva2.errors import InvalidPath, NotFound
 
 if TYPE_CHECKING:
@@ -27,7 +32,11 @@ class Group(Mapping[str, Any]):
 
     def __init__(self, client: Client, path: str) -> None:
         self._client = client
+        self._completion = Completion(lambda: names_below(client._transport, path))
         self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        return type(self), (self._client, self.path)
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -71,15 +80,24 @@ class Group(Mapping[str, Any]):
         """
         return self._client.list(self.path)
 
-    def rows(self) -> Iterator[Row]:
-        """Yield its datasets, sorted by path; asked for page by page, as they are taken.
+    def tree(self, level: int | None = None, max_nodes: int = MAX_NODES) -> Tree:
+        """Return its datasets as a tree, which shows itself: text where it is printed, a list in a notebook.
+
+        Parameters
+        ----------
+        level : int, optional
+            How deep it goes; all the way by default.
+        max_nodes : int
+            Most datasets that are looked at.
 
         Raises
         ------
         NotFound, Unavailable, Unauthorized
         """
-        root, _, name = self.path.partition("/")
-        return self._client._rows(root, f"{name}/" if name else "")
+        return grow(self.path, [("", "", rows_below(self._client._transport, self.path))], level, max_nodes)
+
+    def _ipython_key_completions_(self) -> builtins.list[str]:
+        return self._completion.names()
 
 
 class Root(Group):
@@ -97,8 +115,14 @@ class Root(Group):
         super().__init__(client, info.name)
         self.info = info
 
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        return type(self), (self._client, self.info)
+
     def __repr__(self) -> str:
         return f"<Root {self.name}: {self.info.datasets} datasets, {self.info.state}>"
+
+    def _repr_html_(self) -> str:
+        return group_html(f"Root {self.name}", self.path, self.info)
 
 
 class Directory(Group):
@@ -106,3 +130,6 @@ class Directory(Group):
 
     def __repr__(self) -> str:
         return f"<Directory {self.path}>"
+
+    def _repr_html_(self) -> str:
+        return group_html(f"Directory {self.name}", self.path, None)

@@ -24,6 +24,7 @@ def connect(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     timeout_s: float | None = None,
+    progress: bool = False,
 ) -> Client:
     """Return a client of a subscriber (or of a publisher: the API is the same). Nothing is sent yet.
 
@@ -37,7 +38,11 @@ def connect(
     token_file : path, optional
         File that holds the token.
     timeout_s : float, optional
-        How long the other side may stay silent, in seconds; 30 by default.
+        How long the other side may stay silent, in seconds; 30 by default. A large answer may take longer
+        to begin.
+    progress : bool
+        Show a bar for reads and downloads that last longer than half a second: in a terminal (on stderr) or
+        a notebook, nowhere else.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def connect(
         If a setting is malformed.
     """
     settings = _settings(url, token=token, token_file=token_file, timeout_s=timeout_s)
-    return Client(Transport(settings.subscriber, settings.token, settings.timeout_s))
+    return Client(Transport(settings.subscriber, settings.token, settings.timeout_s, progress=progress))
 
 
 def open(  # as zarr, h5py and blosc2 call it
@@ -54,6 +59,7 @@ def open(  # as zarr, h5py and blosc2 call it
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     timeout_s: float | None = None,
+    progress: bool = False,
 ) -> Client | Root | Directory | Array | Frame | File:
     """Open what a URL or a path names: a subscriber, a root, a directory in it, or a dataset.
 
@@ -63,7 +69,7 @@ def open(  # as zarr, h5py and blosc2 call it
         As `caterva2.client.location.parse_location` reads it: what ``cat2 url`` prints,
         ``caterva2://host:port/foo/x.b2nd``, or plain ``foo/x.b2nd`` at the subscriber that is configured. By
         default all roots of that one.
-    token, token_file, timeout_s
+    token, token_file, timeout_s, progress
         As for `connect`.
 
     Returns
@@ -79,9 +85,12 @@ def open(  # as zarr, h5py and blosc2 call it
     """
     where = parse_location(url or "")
     if not where.path:
-        return connect(where.subscriber, token=token, token_file=token_file, timeout_s=timeout_s)
+        return connect(
+            where.subscriber, token=token, token_file=token_file, timeout_s=timeout_s, progress=progress
+        )
     settings = _settings(where.subscriber, token=token, token_file=token_file, timeout_s=timeout_s)
-    found: Root | Directory | Array | Frame | File = Client(shared_transport(settings))[where.path]
+    client = Client(shared_transport(settings, progress=progress))
+    found: Root | Directory | Array | Frame | File = client[where.path]
     if where.etag is not None:
         current = None if isinstance(found, Root | Directory) else found.etag
         if current != where.etag:

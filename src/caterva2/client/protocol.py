@@ -249,18 +249,22 @@ def ask_events(pattern: str, last_id: str | None) -> Request:
     return Request("GET", f"/api/events?{urlencode({'pattern': check_pattern(pattern)})}", headers)
 
 
-def ask_selection(path: str, selection: Selection, etag: str | None, accept: str = NPY) -> Request:
-    """Ask for a part of an array, by default as ``.npy``.
+def ask_selection(
+    path: str, selection: Selection, etag: str | None, accept: str = NPY, field: str | None = None
+) -> Request:
+    """Ask for a part of an array, or of a field of it, by default as ``.npy``.
 
     Raises
     ------
     InvalidPath
     """
     query = f"slice_={','.join(map(str, selection.axes))}" if selection.axes else ""
+    if field is not None:
+        query = "&".join([*filter(None, [query]), urlencode({"field": field})])
     return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": accept}, query))
 
 
-def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
+def ask_points(path: str, indices: Sequence[Any], etag: str | None, field: str | None = None) -> Request:
     """Ask for elements of an array by lists of indices, as ``.npy``.
 
     Parameters
@@ -269,17 +273,20 @@ def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
     indices : sequence
         For each dimension an integer, a (nested) list of integers, ``"start:stop:step"``, or None for all.
     etag : str or None
+    field : str, optional
+        Field of a structured dtype; all of them by default.
 
     Raises
     ------
     InvalidPath
     """
-    text = json.dumps(indices, separators=(",", ":"))
-    query = urlencode({"indices": text}, safe=":,[]")
+    asked = {"indices": indices} | ({} if field is None else {"field": field})
+    texts = asked | {"indices": json.dumps(indices, separators=(",", ":"))}
+    query = urlencode(texts, safe=":,[]")
     if len(query) <= MAX_QUERY:
         return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": NPY}, query))
     target, headers = _named("/api/fetch/", path, etag, {"Accept": NPY})
-    body = f'{{"indices":{text}}}'.encode()
+    body = json.dumps(asked, separators=(",", ":")).encode()
     return Request("POST", target, headers | {"Content-Type": "application/json"}, body)
 
 

@@ -20,9 +20,9 @@ MOST = 64
 """Subscribers that are kept; the connections of another one close once nobody uses it."""
 
 
-def shared_transport(settings: config.ClientSettings) -> Transport:
+def shared_transport(settings: config.ClientSettings, *, progress: bool = False) -> Transport:
     """Return the transport of this process for a subscriber."""
-    return _transports(settings)
+    return _transports(settings, progress)
 
 
 def configured_transport(url: str) -> Transport:
@@ -33,7 +33,7 @@ def configured_transport(url: str) -> Transport:
     ConfigError
         If a setting is malformed.
     """
-    return _transports(config.load(config.ClientSettings, subscriber=url))
+    return shared_transport(config.load(config.ClientSettings, subscriber=url))
 
 
 def close_shared() -> None:
@@ -42,5 +42,5 @@ def close_shared() -> None:
 
 
 @lru_cache(maxsize=MOST)  # which is safe to call from threads: at worst one is made in vain
-def _transports(settings: config.ClientSettings) -> Transport:
-    return Transport(settings.subscriber, settings.token, settings.timeout_s)
+def _transports(settings: config.ClientSettings, progress: bool) -> Transport:
+    return Transport(settings.subscriber, settings.token, settings.timeout_s, progress=progress)
