@@ -130,6 +130,13 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the connections at once, those in use as well, and end the threads."""
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop():
+            if loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.close(), loop))
+            else:
+                self._forget()
+            return
         session, self._session = self._session, None
         self.decoding.close()
         if session is not None:
