@@ -11,6 +11,7 @@ import dask.array as da
 import distributed
 import numpy as np
 import pytest
+import xarray as xr
 from dask.tokenize import tokenize
 
 import caterva2
@@ -143,6 +144,8 @@ def workers() -> Iterator[distributed.Client]:
 def test_processes_of_distributed_compute_it(running, array, workers) -> None:
     assert array.to_dask().sum().compute() == FIELD.sum()
     assert np.array_equal((array.to_dask() * 2).compute(), FIELD * 2)
+    dataset = xr.open_dataset(array.url, engine="caterva2", chunks={})
+    assert dataset.x.min().compute() == FIELD.min()
     stats = running.cluster.subscriber.origins.stats
     before = stats.bytes
     assert array.to_dask().max().compute() == FIELD.max()

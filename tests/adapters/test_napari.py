@@ -92,6 +92,35 @@ def test_resolutions_of_an_array_are_one_layer(url) -> None:
     assert np.array_equal(data[2][...], LEVELS[2])
 
 
+def test_a_plane_of_a_resolution_is_read_as_that(running, url) -> None:
+    stats = running.cluster.subscriber.origins.stats
+    ((data, _, _),) = read(f"{url}/pyramid")
+    before = stats.bytes
+    window = data[0][:, 0:60:1, 0:50:1]  # as napari does: what is seen, then the plane that is shown
+    assert window.shape == (40, 60, 50)
+    assert stats.bytes == before
+    assert np.array_equal(np.asarray(window[np.int64(7)]), FIELD[7])
+    assert stats.bytes - before < 1.2 * 10 * 60 * 50
+
+
+@pytest.mark.parametrize("key", [(), ..., 3, (slice(30, 2, -7), 4), (..., slice(5, None, 3)), slice(9, 9)])
+def test_views_select_as_numpy_does(url, key) -> None:
+    ((data, _, _),) = read(f"{url}/pyramid")
+    for view, truth in ((data[0][key], FIELD[key]), (data[0][::-1][key][-1:], FIELD[::-1][key][-1:])):
+        assert (view.shape, view.ndim, view.size, view.dtype) == (
+            truth.shape,
+            truth.ndim,
+            truth.size,
+            truth.dtype,
+        )
+        assert np.array_equal(np.asarray(view), truth)
+        assert len(view) == len(truth)
+    assert np.asarray(data[0][3, 4, 5]) == FIELD[3, 4, 5]
+    assert np.asarray(data[0], float).dtype == float
+    with pytest.raises(ValueError, match="without a copy"):
+        np.asarray(data[0], copy=False)
+
+
 def test_other_arrays_of_a_directory_are_layers_each(url) -> None:
     layers = read(f"{url}/several/")
     assert [properties["name"] for _, properties, _ in layers] == ["a", "b", "c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import subprocess
 import sys
@@ -9,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import iris_sample_data
 import numpy as np
 import pytest
 import xarray as xr
 
 import caterva2
 from caterva2.adapters.xarray import Caterva2Backend
-from caterva2.adapters.xarray_variables import RemoteArray
 from caterva2.config import Token
-from caterva2.errors import Changed, InvalidPath, NotFound, Unsupported
+from caterva2.errors import Changed, InvalidPath, NotFound, TooLarge, Unsupported
 from caterva2.frame.write import write_array
 from caterva2.testing.cluster import Cluster, RunningCluster, running_cluster
 
@@ -177,6 +178,28 @@ def test_several_values_can_stand_for_missing_data(running) -> None:
     assert np.array_equal(dataset.several, [0, np.nan, np.nan], equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["A1B_north_america", "ostia_monthly", "rotated_pole", "hybrid_height"])
+def test_real_data_is_what_xarray_reads_from_the_original_file(tmp_path, name) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    original = Path(iris_sample_data.path) / f"{name}.nc"
+    with xr.open_dataset(original, decode_cf=False) as stored:
+        for variable_name, variable in stored.variables.items():
+            attrs = {"_ARRAY_DIMENSIONS": list(variable.dims)} | variable.attrs
+            attrs = {
+                key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()
+            }
+            write_array(root / f"{variable_name}.b2nd", variable.values, attrs=attrs)
+    with (
+        running_cluster(Cluster(tmp_path / "state", {"met": root})) as running,
+        xr.open_dataset(original) as truth,
+        xr.open_dataset(f"{running.url}/data/met", engine="caterva2") as dataset,
+    ):
+        assert dataset.identical(truth.drop_attrs(deep=False))  # those of the file as a whole have no place
+        field = max(truth.data_vars.values(), key=lambda variable: variable.size).name
+        assert dataset[field].mean().identical(truth[field].mean())
+
+
 # -- what is read ----------------------------------------------------------------------------------
 
 SELECTIONS = [
@@ -230,26 +253,12 @@ def test_opening_moves_metadata_only_and_points_move_their_blocks(running, tmp_p
         assert moved(fresh) == before
 
 
-def test_an_answer_that_is_too_large_in_one_piece_is_read_as_a_box(running) -> None:
-    class Small:
-        """An array at a service with a limit."""
-
-        def __init__(self, array: caterva2.Array) -> None:
-            self._array, self.shape, self.dtype, self.asked = array, array.shape, array.dtype, []
-
-        def __copy__(self) -> Small:
-            return self
-
-        def __getitem__(self, key):
-            self.asked.append(key)
-            if any(isinstance(part, np.ndarray) for part in key):
-                raise caterva2.errors.TooLarge(2, 1)
-            return self._array[key]
-
-    array = Small(caterva2.open(f"{running.url}/data/foo/cube/field.b2nd"))
-    lazy = xr.Variable(("time", "y", "x"), xr.core.indexing.LazilyIndexedArray(RemoteArray(array)))
+def test_points_that_are_too_many_for_one_answer_are_read_as_a_box(running, monkeypatch) -> None:
+    monkeypatch.setattr("caterva2.source.slices.HELD_BYTES", 1000)
+    with caterva2.connect(running.url) as client, pytest.raises(TooLarge):
+        client["foo/cube/field.b2nd"][[0, 39]]
+    lazy = opened(running, "cube/field.b2nd").field
     assert np.array_equal(lazy[[0, 39]].values, FIELD[[0, 39]])
-    assert len(array.asked) == 2
 
 
 # -- versions, other processes ---------------------------------------------------------------------
@@ -333,6 +342,15 @@ def test_chunks_of_dask_are_those_of_the_array(running) -> None:
     assert dataset.field.chunksizes == {"time": (10,) * 4, "y": (15,) * 2, "x": (25,) * 2}
     with dask.config.set(scheduler="threads"):
         assert dataset.field.mean("time").load().equals(TRUTH.field.mean("time"))
+
+
+async def test_variables_can_be_loaded_with_await(running) -> None:
+    dataset = opened(running, "cube")
+    first, second = await asyncio.gather(
+        dataset.field.isel(time=[0, 39]).load_async(), dataset.isel(time=3).load_async()
+    )
+    assert first.identical(TRUTH.field.isel(time=[0, 39]))
+    assert second.identical(TRUTH.isel(time=3))
 
 
 def test_several_urls_are_one_dataset(running) -> None:

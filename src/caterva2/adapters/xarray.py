@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -16,16 +15,12 @@ from xarray.backends import BackendEntrypoint
 from xarray.backends.store import StoreBackendEntrypoint
 
 import caterva2
+from caterva2.adapters.directories import SUFFIX, arrays_below, open_arrays, stem
 from caterva2.adapters.xarray_variables import ArrayStore
 from caterva2.client import Array, Client, Directory, Root, parse_location
 from caterva2.errors import InvalidPath, NotFound, Unsupported
 
 __all__ = ["Caterva2Backend"]
-
-SUFFIX = ".b2nd"
-
-AT_ONCE = 8
-"""How many arrays of a directory are opened at a time: each is a request."""
 
 
 class Caterva2Backend(BackendEntrypoint):
@@ -94,12 +89,12 @@ class Caterva2Backend(BackendEntrypoint):
         """
         found, dropped = _open(filename_or_obj, token, token_file, timeout_s), _names(drop_variables)
         if isinstance(found, Array):
-            return _decoded({_stem(found.path): found}, dropped, decoding)
-        groups = _arrays_below(found)
+            return _decoded({stem(found.path): found}, dropped, decoding)
+        groups = arrays_below(found)
         if "/" not in groups:
             inner = f": open {min(groups)[1:]!r} in it, or use open_datatree" if groups else ""
             raise NotFound(found.path, f"there is no array in {found.path!r} itself{inner}")
-        return _decoded(_opened(found, groups["/"], dropped), dropped, decoding)
+        return _decoded(open_arrays(found, groups["/"], dropped), dropped, decoding)
 
     def open_groups_as_dict(
         self,
@@ -125,10 +120,10 @@ class Caterva2Backend(BackendEntrypoint):
         if isinstance(found, Array):
             raise Unsupported(f"{found.path!r} is an array: open it with open_dataset")
         dropped, datasets = _names(drop_variables), dict[str, xarray.Dataset]()
-        for group, names in sorted(_arrays_below(found, itself=True).items()):
+        for group, names in sorted(({"/": list[str]()} | arrays_below(found)).items()):
             around = [datasets[str(path)] for path in PurePosixPath(group).parents if str(path) in datasets]
             outer = ChainMap(*(dict(dataset.sizes) for dataset in around))
-            datasets[group] = _decoded(_opened(found, names, dropped), dropped, decoding, outer)
+            datasets[group] = _decoded(open_arrays(found, names, dropped), dropped, decoding, outer)
         return datasets
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xarray.DataTree:  # Any: as above
@@ -151,34 +146,6 @@ def _open(
 
 def _names(dropped: str | Iterable[str] | None) -> frozenset[str]:
     return frozenset([dropped] if isinstance(dropped, str) else dropped or ())
-
-
-def _arrays_below(directory: Directory | Root, *, itself: bool = False) -> dict[str, list[str]]:
-    """Return the names of the arrays in a directory, by directories: ``/``, ``/dir1`` ...
-
-    Parameters
-    ----------
-    directory : Directory or Root
-    itself : bool
-        Its own is named also if there is no array in it.
-    """
-    found: dict[str, list[str]] = {"/": []} if itself else {}
-    for row in directory.list():
-        if row.kind == "array":
-            name = row.path.removeprefix(f"{directory.path}/")
-            found.setdefault(str(PurePosixPath("/", name).parent), []).append(name)
-    return found
-
-
-def _opened(directory: Directory | Root, names: list[str], dropped: frozenset[str]) -> dict[str, Array]:
-    """Open arrays of a directory but those that are to be left out."""
-    wanted = [name for name in names if _stem(name) not in dropped]
-    with ThreadPoolExecutor(AT_ONCE, "caterva2-open") as executor:
-        return {_stem(array.path): array for array in executor.map(directory.__getitem__, wanted)}
-
-
-def _stem(path: str) -> str:
-    return PurePosixPath(path).name.removesuffix(SUFFIX)
 
 
 def _decoded(

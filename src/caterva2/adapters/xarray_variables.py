@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -52,9 +53,11 @@ class RemoteArray(BackendArray):
     def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[Any]:
         return np.asarray(self._read(key)).astype(self.dtype, copy=False)
 
-    def _read(
-        self, key: indexing.ExplicitIndexer
-    ) -> Any:  # Any: an array, or what one without dimensions holds
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> npt.NDArray[Any]:
+        """Read for `xarray.Dataset.load_async`, in a thread: others are read at the same time."""
+        return await asyncio.to_thread(self.__getitem__, key)
+
+    def _read(self, key: indexing.ExplicitIndexer) -> Any:  # Any: an array, or an element of one
         if _spread(key) >= SPREAD:
             outer = isinstance(key, indexing.OuterIndexer)
             try:

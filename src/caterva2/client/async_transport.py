@@ -11,7 +11,8 @@ import aiohttp
 from yarl import URL
 
 from caterva2.client.decoding import Decoding
-from caterva2.client.protocol import Reply, Request, error_of
+from caterva2.client.problems import error_of
+from caterva2.client.protocol import Reply, Request
 from caterva2.client.transport import CONNECT_S, BrokenOff, broken
 from caterva2.client.wire import NotConnected
 from caterva2.config import Token

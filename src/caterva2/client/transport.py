@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from caterva2.client.blocks import Decoders
+from caterva2.client.problems import error_of
 from caterva2.client.progress import Meter
-from caterva2.client.protocol import Reply, Request, error_of
+from caterva2.client.protocol import Reply, Request
 from caterva2.client.retries import Retries, busy_s
 from caterva2.client.underway import UnderWay
 from caterva2.client.wire import Answer, NotConnected, Wire
