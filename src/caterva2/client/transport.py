@@ -34,7 +34,7 @@ COUNTED_BYTES = 1024 * 1024
 SLOW_BYTES_PER_S = 256 * 1024
 """What is asked for may be fetched from far away first, this slowly, in decoded bytes per second."""
 
-_RESTARTING = (errno.ECONNREFUSED, errno.ECONNRESET)
+RESTARTING = (errno.ECONNREFUSED, errno.ECONNRESET)
 """Failures to connect that pass when a service has been restarted."""
 
 _NOT_IN_A_LINE = re.compile(r"[\r\n\0]")
@@ -309,7 +309,7 @@ class Transport:
             except TimeoutError as error:
                 raise broken(self.url, error) from error
             except NotConnected as error:  # nothing was sent
-                if error.errno not in _RESTARTING or not patience.again():
+                if error.errno not in RESTARTING or not patience.again():
                     raise broken(self.url, error) from error
             except OSError as error:
                 # The server may close a connection at the moment when it is used again
