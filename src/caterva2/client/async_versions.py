@@ -25,23 +25,26 @@ async def read_version(
     path: str,
     etag: str | None,
     read: Callable[[AsyncBody], Awaitable[T]],
+    *,
+    nbytes: int = 0,
 ) -> T:
     """Send a request that names a version, and return what is read of its answer.
 
     See `caterva2.client.versions.read_version`. Without an etag it is of what is current.
     """
-    try:
+    retries = transport.retries()
+    while True:
         try:
-            async with transport.open(request) as body:
+            async with transport.open(request, nbytes=nbytes, retries=retries) as body:
                 return await read(body)
         except BrokenOff:  # perhaps since it was replaced: then the next answer says so
-            async with transport.open(request) as body:
-                return await read(body)
-    except Changed as error:
-        current = error.current_etag
-        if current is None and etag is not None:
-            current = await next_etag(transport, path, etag)
-        raise Changed(path, etag, current) from error
+            if not await retries.again():
+                raise
+        except Changed as error:
+            current = error.current_etag
+            if current is None and etag is not None:
+                current = await next_etag(transport, path, etag)
+            raise Changed(path, etag, current) from error
 
 
 async def next_etag(transport: AsyncTransport, path: str, etag: str) -> str | None:
