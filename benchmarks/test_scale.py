@@ -23,7 +23,8 @@ from tests.conftest import Site
 from caterva2.bus.announcer import Announcer
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus, ask_broker
-from caterva2.model.catalogue import Catalogue, Entry, Event
+from caterva2.model.catalogue import Catalogue, Event
+from caterva2.model.root import Entry
 from caterva2.testing.waiting import until, wait_until
 
 VIEWS = int(os.environ.get("CATERVA2_VIEWS", "200"))

@@ -17,7 +17,8 @@ from caterva2.bus.server import find_binary
 from caterva2.bus.snapshot import ask_snapshot
 from caterva2.config import Address, BrokerSettings, Token
 from caterva2.errors import BusError, StateInUse, Unauthorized
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Entry
 from caterva2.state import process_exists
 
 ANY_PORT = Address("127.0.0.1", 0)

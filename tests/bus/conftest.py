@@ -10,7 +10,8 @@ from caterva2.bus.announcer import Announcer
 from caterva2.bus.catalogue import CatalogueView
 from caterva2.bus.connection import Bus
 from caterva2.bus.server import NatsServer
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Entry
 
 
 async def wait_until(condition, timeout_s=15.0):

@@ -24,7 +24,8 @@ PUBLISHER = """
 import asyncio, json, sys
 from caterva2.bus.announcer import Announcer
 from caterva2.bus.connection import Bus, BusAddress
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Entry
 
 address = BusAddress.from_json(json.loads(sys.argv[1]))
 

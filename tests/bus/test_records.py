@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from caterva2.bus.records import Claim, Heartbeat, decode_entry, encode_entry
 from caterva2.errors import Corrupt
-from caterva2.model.catalogue import Entry
+from caterva2.model.root import Entry
 
 COUNTS = st.integers(0, 2**63)
 AGES = st.floats(0, allow_infinity=False, allow_nan=False)

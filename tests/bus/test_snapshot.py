@@ -9,7 +9,8 @@ from caterva2.bus import snapshot as module
 from caterva2.bus.snapshot import Snapshots, take_snapshot
 from caterva2.bus.view import Position
 from caterva2.errors import Corrupt, Unavailable
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Entry
 
 POSITION = Position("2026-01-01", 7, 1.5, ((6, "100"), (7, "101")))
 ARRAY = Entry("e" * 32, 7, 1234, "array", 1764000000.123456, (3, 0, 5), "[('x', '<U3')]")

@@ -144,10 +144,10 @@ class TestDamage:
             raise Unavailable("away")
 
         async with opened() as cached:
-            cached._origin, back = away, cached._origin
+            cached._fetching._origin, back = away, cached._fetching._origin
             for _ in range(2):
                 with pytest.raises(Unavailable):
                     await cached.head(path)
-            cached._origin = back
+            cached._fetching._origin = back
             assert await read_all(cached, path) == data
             assert cached.stats.damaged == 1

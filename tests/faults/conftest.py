@@ -216,6 +216,7 @@ async def beside(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
                 state=tmp_path / "subscriber",
                 broker="http://127.0.0.1:9",
                 min_free_bytes=0,
+                slices="never",  # to who is busy a publisher beside may seem far enough for slices
                 **settings,
             )
             subscriber = await stack.enter_async_context(SubscriberService(own))

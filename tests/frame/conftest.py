@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from caterva2.errors import Unsupported
-from caterva2.frame.decode import cell_extents, decode_cell, dtype_of, grid_of
-from caterva2.frame.geometry import geometry_of
+from caterva2.frame.decode import block_extents, decode_stored, place_cell
+from caterva2.frame.geometry import dtype_of, geometry_of, grid_of
 from caterva2.frame.sent import (
     can_be_sent,
     compact_record,
@@ -50,8 +50,9 @@ class Stored:
         pages = self.pages()
         for cell in grid.cells(selection):
             page = pages[self.head.page_of(cell.nchunk)]
-            parts = [self.source.pread(e.offset, e.size) for e in cell_extents(self.head, page, cell)]
-            decode_cell(self.head, page, cell, parts, out)
+            extents = block_extents(self.head, page, cell.nchunk, cell.blocks)
+            parts = [self.source.pread(extent.offset, extent.size) for extent in extents]
+            place_cell(self.head, cell, decode_stored(self.head, page, cell.nchunk, cell.blocks, parts), out)
         return arranged(out, selection)
 
     def assert_covered(self) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from caterva2.errors import Corrupt, Unsupported
-from caterva2.frame.decode import cell_extents, decode_blocks, decode_cell, dtype_of, grid_of, typesize_of
+from caterva2.frame.decode import block_extents, decode_blocks, decode_stored
+from caterva2.frame.geometry import dtype_of, grid_of, typesize_of
 from caterva2.model.extents import ChunkKind
 from caterva2.model.selection import select
 
@@ -167,7 +168,7 @@ def test_an_element_needs_its_block_only(store):
     stored = store(blosc2.asarray(truth, chunks=(300, 700), blocks=(30, 70)))
     selection = select((299, 699), truth.shape)
     (cell,) = grid_of(stored.head).cells(selection)
-    extents = cell_extents(stored.head, stored.pages()[0], cell)
+    extents = block_extents(stored.head, stored.pages()[0], cell.nchunk, cell.blocks)
     assert len(extents) == 2
     assert sum(extent.size for extent in extents) < 10_000
 
@@ -214,13 +215,15 @@ def test_a_chunk_that_contradicts_the_head_is_corrupt(store, field):
         stored = store(blosc2.asarray(truth, chunks=chunks, blocks=(30, 70)))
         head, page = stored.head, stored.pages()[0]
         (cell,) = grid_of(head).cells(select((0, 0), truth.shape))
-        parts = [stored.source.pread(e.offset, e.size) for e in cell_extents(head, page, cell)]
+        parts = [
+            stored.source.pread(e.offset, e.size) for e in block_extents(head, page, cell.nchunk, cell.blocks)
+        ]
         first = bytearray(parts[0])
         first[field : field + 4] = (int.from_bytes(first[field : field + 4], "little") + 8).to_bytes(
             4, "little"
         )
         with pytest.raises(Corrupt):
-            decode_cell(head, page, cell, [bytes(first), *parts[1:]], np.zeros((1, 1), "i4"))
+            decode_stored(head, page, cell.nchunk, cell.blocks, [bytes(first), *parts[1:]])
 
 
 def test_damaged_blocks_are_corrupt(store):
@@ -228,11 +231,13 @@ def test_damaged_blocks_are_corrupt(store):
     stored = store(blosc2.asarray(truth, chunks=(60, 70), blocks=(30, 70)))
     head, page = stored.head, stored.pages()[0]
     (cell,) = grid_of(head).cells(select((0, 0), truth.shape))
-    (chunk,) = (stored.source.pread(e.offset, e.size) for e in cell_extents(head, page, cell))
+    (chunk,) = (
+        stored.source.pread(e.offset, e.size) for e in block_extents(head, page, cell.nchunk, cell.blocks)
+    )
     with pytest.raises(Corrupt):
-        decode_cell(head, page, cell, [chunk[:40] + b"\x7f" * (len(chunk) - 40)], np.zeros((1, 1), "i8"))
+        decode_stored(head, page, cell.nchunk, cell.blocks, [chunk[:40] + b"\x7f" * (len(chunk) - 40)])
     with pytest.raises(Corrupt):
-        decode_cell(head, page, cell, [chunk[:-1]], np.zeros((1, 1), "i8"))
+        decode_stored(head, page, cell.nchunk, cell.blocks, [chunk[:-1]])
 
 
 def test_decode_blocks_are_the_blocks_of_the_chunk(store):

@@ -8,7 +8,7 @@ import pytest
 
 from caterva2.errors import Corrupt, Unsupported
 from caterva2.frame.chunk import parse_chunk_header
-from caterva2.frame.decode import grid_of
+from caterva2.frame.geometry import grid_of
 from caterva2.frame.sent import decode_record
 from caterva2.model import grid as module
 from caterva2.model.extents import ChunkKind

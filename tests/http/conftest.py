@@ -20,9 +20,10 @@ from caterva2.http.data import data_routes
 from caterva2.http.events import EventStreams
 from caterva2.http.metrics import Metrics
 from caterva2.http.server import Server
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 from caterva2.source.slices import Reader
 from caterva2.testing.memory import FileSource
 

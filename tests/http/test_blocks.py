@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caterva2.client.blocks import Decoders, Layout, read_blocks
-from caterva2.frame.decode import dtype_of, grid_of
+from caterva2.frame.geometry import dtype_of, grid_of
 from caterva2.frame.write import write_array
 from caterva2.http import bodies
 from caterva2.http.negotiation import BLOCKS_TYPE

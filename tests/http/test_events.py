@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from caterva2.http import events as module
-from caterva2.model.catalogue import Entry
+from caterva2.model.root import Entry
 from caterva2.testing.waiting import until
 
 

@@ -4,9 +4,10 @@ import random
 import pytest
 
 from caterva2.errors import NotFound
-from caterva2.model import catalogue as module
-from caterva2.model.catalogue import EVENTS_KEPT, Catalogue, Entry, Freshness, Root
+from caterva2.model import root as module
+from caterva2.model.catalogue import EVENTS_KEPT, Catalogue
 from caterva2.model.path import DatasetPath, parse_path
+from caterva2.model.root import Entry, Freshness, Root
 
 
 def entry(generation=1, size=10, etag=None):

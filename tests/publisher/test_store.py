@@ -8,7 +8,7 @@ import time
 import pytest
 
 from caterva2.errors import ConfigError
-from caterva2.model.catalogue import Entry
+from caterva2.model.root import Entry
 from caterva2.publisher import store as module
 from caterva2.publisher.store import CLEAN_ROWS, PublisherStore, Record
 from caterva2.source.files import StatKey

@@ -13,8 +13,7 @@ import blosc2
 import numpy as np
 import pytest
 
-from caterva2.frame.decode import grid_of
-from caterva2.frame.geometry import geometry_of
+from caterva2.frame.geometry import geometry_of, grid_of
 from caterva2.frame.sent import decode_record
 from caterva2.model.manifest import Head
 from caterva2.model.path import parse_path

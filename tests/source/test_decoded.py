@@ -6,8 +6,8 @@ import blosc2
 import numpy as np
 import pytest
 
-from caterva2.frame.decode import _blosc2, is_ready
 from caterva2.frame.geometry import geometry_of
+from caterva2.frame.library import is_ready, library
 from caterva2.model.path import parse_path
 from caterva2.model.selection import select
 from caterva2.source.decoded import EXTRA_BYTES, Decoded
@@ -40,7 +40,7 @@ def executor():
 @pytest.fixture(autouse=True)
 def ready():
     """The decoder is there, as from the second read of a process on."""
-    _blosc2()
+    library()
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_threads_can_share_it(make, executor) -> None:
 
 
 async def test_a_service_has_it_imported_before_the_first_read(make, executor) -> None:
-    _blosc2.cache_clear()
+    library.cache_clear()
     Reader(make(TRUTH), executor, limit_bytes=1 << 30).get_ready()
     await until(is_ready)
 
@@ -242,7 +242,7 @@ async def test_the_first_read_imports_the_decoder_in_a_thread(make, executor, mo
     submit = executor.submit
     monkeypatch.setattr(executor, "submit", lambda *job, **more: jobs.append(job) or submit(*job, **more))
     reader = Reader(source, executor, limit_bytes=1 << 30)
-    _blosc2.cache_clear()
+    library.cache_clear()
     assert not is_ready()
     assert await read(reader, head, (3, 4)) == TRUTH[3, 4]
     assert jobs

@@ -7,67 +7,19 @@ import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.source.shelf import Shelf
 
-from caterva2.errors import Changed, Corrupt, NotFound, Unavailable
-from caterva2.frame.inspect import inspect
+from caterva2.errors import Changed, Corrupt, Unavailable
 from caterva2.frame.write import write_array, write_frame
 from caterva2.model.extents import FILE_EXTENT_BYTES, digest
-from caterva2.model.path import DatasetPath, kind_of
-from caterva2.source.files import LocalFile, stat_key
-from caterva2.source.local import PIECE_BYTES, LocalSource, LocalVersion
+from caterva2.model.path import DatasetPath
+from caterva2.source.files import stat_key
+from caterva2.source.local import PIECE_BYTES, LocalSource
 from caterva2.testing.contracts import SourceContract, all_extents
-
-
-class Shelf:
-    """Originals whose versions are taken when told to."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.versions: dict[DatasetPath, LocalVersion] = {}
-        self.heads: dict[tuple[DatasetPath, str], bytes] = {}
-        self.kept: dict[tuple[DatasetPath, str, int], bytes] = {}
-        self.suspects: list[DatasetPath] = []
-        self.reachable = True
-
-    def publish(self, name: str) -> DatasetPath:
-        path = DatasetPath("foo", name)
-        with LocalFile(str(self.directory), name) as file:
-            key = file.key()
-            head = inspect(file.read, path=path, kind=kind_of(name), size=key.size, mtime_ns=key.mtime_ns)
-        etag = digest(repr((name, key)).encode()).hex()
-        self.versions[path] = LocalVersion(etag, 1, str(self.directory), name, key)
-        self.heads[path, etag] = replace(head, etag=etag, generation=1).encode()
-        return path
-
-    def version(self, path: DatasetPath) -> LocalVersion:
-        try:
-            return self.versions[path]
-        except KeyError:
-            raise NotFound(str(path)) from None
-
-    def check(self, path: DatasetPath) -> None:
-        if not self.reachable:
-            raise Unavailable("unplugged")
-
-    def suspect(self, path: DatasetPath) -> None:
-        self.suspects.append(path)
-
-    def load_head(self, path: DatasetPath, etag: str) -> bytes | None:
-        return self.heads.get((path, etag))
-
-    def save_head(self, path: DatasetPath, etag: str, data: bytes) -> None:
-        self.heads[path, etag] = data
-
-    def load_page(self, path: DatasetPath, etag: str, number: int) -> bytes | None:
-        return self.kept.get((path, etag, number))
-
-    def save_page(self, path: DatasetPath, etag: str, number: int, data: bytes) -> None:
-        self.kept[path, etag, number] = data
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath
 from caterva2.model.pattern import matches
+from caterva2.model.root import Entry
 from caterva2.subscriber import naming
 from caterva2.subscriber.naming import matching
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from caterva2.errors import InvalidPath, NotFound
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import parse_path
+from caterva2.model.root import Entry
 from caterva2.subscriber.pins import Pins
 from caterva2.subscriber.store import SubscriberStore
 

@@ -11,8 +11,9 @@ import pytest
 
 from caterva2.bus.view import Position
 from caterva2.errors import ConfigError
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 from caterva2.subscriber import store as module
 from caterva2.subscriber.store import SCHEMA_VERSION, SubscriberStore
 
@@ -124,7 +125,8 @@ def test_what_was_seen_survives_kill_9(tmp_path) -> None:
     script = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Entry
 from caterva2.subscriber.store import SubscriberStore
 async def main():
     store, catalogue = SubscriberStore(Path(sys.argv[1])), Catalogue()

@@ -12,7 +12,7 @@ import pytest
 from caterva2.broker.service import BrokerService
 from caterva2.bus.buckets import DATA, ROOTS, Bucket
 from caterva2.config import BrokerSettings, SubscriberSettings
-from caterva2.model.catalogue import Entry
+from caterva2.model.root import Entry
 from caterva2.subscriber.service import SubscriberService
 from caterva2.testing.cluster import ANY_PORT, Cluster
 from caterva2.testing.waiting import until
@@ -40,7 +40,8 @@ class Two:
         )
 
     async def _subscriber(self, name: str, **settings) -> SubscriberService:
-        own = SubscriberSettings(listen=ANY_PORT, state=self._directory / name, min_free_bytes=0, **settings)
+        settings = {"min_free_bytes": 0, "slices": "never"} | settings  # what is here may seem far when busy
+        own = SubscriberSettings(listen=ANY_PORT, state=self._directory / name, **settings)
         return await self._stack.enter_async_context(SubscriberService(own))
 
     async def hear_all(self) -> None:

@@ -27,8 +27,9 @@ from caterva2.bus.keys import data_key, parse_data_key, root_filter, root_key
 from caterva2.bus.records import Claim, Heartbeat, decode_entry, encode_entry
 from caterva2.bus.view import Change, View
 from caterva2.errors import BusError, Corrupt, InvalidPath
-from caterva2.model.catalogue import Catalogue, Entry, Event, Root
+from caterva2.model.catalogue import Catalogue, Event
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry, Root
 from caterva2.turns import in_turns
 
 __all__ = ["OURS", "WAITING", "Announcement", "Behind"]

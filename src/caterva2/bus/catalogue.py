@@ -17,7 +17,8 @@ from caterva2.bus.leader import Leader
 from caterva2.bus.records import Claim, Heartbeat, decode_entry
 from caterva2.bus.view import Change, Position, View
 from caterva2.errors import Corrupt, InvalidPath
-from caterva2.model.catalogue import Catalogue, Entry, Root
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Entry, Root
 
 __all__ = ["CatalogueView"]
 

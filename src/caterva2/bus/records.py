@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json  # in a third of the time of `json`
 
 from caterva2.errors import Corrupt
-from caterva2.model.catalogue import Entry
 from caterva2.model.path import Kind
+from caterva2.model.root import Entry
 
 __all__ = [
     "Claim",

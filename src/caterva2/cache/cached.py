@@ -12,8 +12,8 @@ from pathlib import Path
 from caterva2.cache.batches import between, joined
 from caterva2.cache.earlier import Earlier
 from caterva2.cache.eviction import FOLLOWED, ORDINARY
+from caterva2.cache.fetching import Fetching
 from caterva2.cache.filling import Filling
-from caterva2.cache.flight import Flights
 from caterva2.cache.followup import FollowUps
 from caterva2.cache.fsck import Checked, check_version
 from caterva2.cache.here import Here
@@ -21,14 +21,13 @@ from caterva2.cache.layout import Layout
 from caterva2.cache.slices import Slices
 from caterva2.cache.store import Store
 from caterva2.cache.version import CachedVersion, CacheState, CacheStats, Version
-from caterva2.errors import Caterva2Error, Changed, IntegrityError, NotFound
-from caterva2.model.catalogue import Entry
+from caterva2.errors import Caterva2Error, Changed
 from caterva2.model.extents import Extent, Fixed
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 from caterva2.source.maker import SliceMaker
-from caterva2.source.planner import explained
 from caterva2.source.protocol import Source
 
 __all__ = ["CachedSource"]
@@ -101,7 +100,6 @@ class CachedSource:
         self.stats = CacheStats()
         self._shared = shared
         self._current = current
-        self._origin = origin
         self._store = Store(
             directory,
             quota_bytes=quota_bytes,
@@ -114,10 +112,8 @@ class CachedSource:
         self.here = Here(self._store, current, self._fetch_index_later)
         self._earlier = Earlier(self._store)
         self._layout = Layout(self)
+        self._fetching = Fetching(self._store, self._earlier, current, origin, self._was_kept)
         self._filling = Filling(self._store, self, self._layout, self._earlier)
-        self._heads: Flights[tuple[str, str], Head] = Flights()
-        self._pages: Flights[_Key, Page] = Flights()
-        self._extents: Flights[_Key, bytes] = Flights()
         self._later: dict[_Key, asyncio.Task[None]] = {}
         self._follow_ups = FollowUps(
             self._store,
@@ -149,8 +145,7 @@ class CachedSource:
         for task in later:
             task.cancel()
         await asyncio.gather(*later, return_exceptions=True)
-        for flights in (self._heads, self._pages, self._extents):
-            await flights.close()
+        await self._fetching.close()
         await self._earlier.close()
         await self._store.close()
 
@@ -174,33 +169,22 @@ class CachedSource:
         if head := self._known_head(path, entry.etag):
             return head
         try:
-            return await self._fetch_head(path, entry.etag)
+            return await self._fetching.head(path, entry.etag)
         except Changed:
             if etag is not None:
                 raise
         entry = await self._after(path, entry)
-        return self._known_head(path, entry.etag) or await self._fetch_head(path, entry.etag)
+        return self._known_head(path, entry.etag) or await self._fetching.head(path, entry.etag)
 
     def _known_head(self, path: DatasetPath, etag: str) -> Head | None:
         version = self._store.find(path, etag)
         if version is None or version.doomed:
             return None
-        self._supersede(version)
+        self._fetching.supersede(version)
         head = self._store.head(version)
         if head is None:  # damaged on disk
             self._store.remove([version], forget=True)
         return head
-
-    async def _fetch_head(self, path: DatasetPath, etag: str) -> Head:
-        async def fetch(keys: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
-            head = await self._origin(path).head(path, etag)
-            if head.etag != etag:
-                raise Changed(str(path), etag, head.etag)
-            self._supersede(await self._store.add(head))
-            return dict.fromkeys(keys, head)
-
-        key = (str(path), etag)
-        return (await self._heads.get([key], fetch))[key]
 
     async def _after(self, path: DatasetPath, entry: Entry) -> Entry:
         """Wait for the version after one that the origin has replaced."""
@@ -210,12 +194,6 @@ class CachedSource:
                 raise Changed(str(path), entry.etag)
             await asyncio.sleep(0.02)
         return now
-
-    def _supersede(self, version: Version) -> None:
-        """Note that a version is the current one, if it is."""
-        alone = not version.superseded and len(self._store.all_of(version.path)) == 1
-        if not alone and self._is_current(version.path, version.etag):
-            self._store.supersede(version)
 
     async def pages(
         self,
@@ -236,21 +214,8 @@ class CachedSource:
         missing = [number for number, page in found.items() if page is None]
         if missing:
             with self._store.using(version):
-                found |= await self._fetch_pages(head, version, missing)
+                found |= await self._fetching.pages(head, version, missing)
         return [page for number in numbers if (page := found[number]) is not None]
-
-    async def _fetch_pages(self, head: Head, version: Version, numbers: list[int]) -> dict[int, Page]:
-        async def fetch(keys: list[_Key]) -> dict[_Key, Page]:
-            with self._store.using(version):
-                self._check_current(head)
-                wanted = [number for _, number in keys]
-                known = self._earlier.pages(version, head, wanted)
-                pages = await self._origin(head.path).pages(head, wanted, known)
-                await self._store.add_pages(version, pages)
-                return dict(zip(keys, pages, strict=True))
-
-        got = await self._pages.get([(version.entry, number) for number in numbers], fetch)
-        return {number: page for (_, number), page in got.items()}
 
     async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
         """Return the bytes of extents, from here or from the origin; see `Source.read`.
@@ -271,46 +236,15 @@ class CachedSource:
             if not missing:
                 return [piece for piece in pieces if piece is not None]
             self.stats.misses += len(missing)
-            got = await self._explained(head, version, missing)
+            got = await self._fetching.extents(head, version, missing)
         return [
             got[extent.number] if piece is None else piece
             for extent, piece in zip(extents, pieces, strict=True)
         ]
 
-    async def _explained(self, head: Head, version: Version, extents: Sequence[Extent]) -> dict[int, bytes]:
-        explanation = explained()
-        if explanation is None:
-            return await self._fetch_extents(head, version, extents)
-        began = time.perf_counter()
-        got = await self._fetch_extents(head, version, extents)
-        explanation.upstream_s += time.perf_counter() - began
-        explanation.upstream_bytes += sum(extent.size for extent in extents)
-        return got
-
-    async def _fetch_extents(
-        self, head: Head, version: Version, extents: Sequence[Extent]
-    ) -> dict[int, bytes]:
-        by_number = {extent.number: extent for extent in extents}
-
-        async def fetch(keys: list[_Key]) -> dict[_Key, bytes]:
-            with self._store.using(version):
-                self._check_current(head)
-                wanted = [by_number[number] for _, number in keys]
-                pieces = await self._earlier.take(version, wanted)
-                missing = [extent for extent in wanted if extent.number not in pieces]
-                if missing:
-                    got = await self._origin(head.path).read(head, missing)
-                    kept = await self._store.write(version, list(zip(missing, got, strict=True)))
-                    if kept and self._shared:
-                        self._fetch_index_later(head, version)
-                    pieces |= {extent.number: piece for extent, piece in zip(missing, got, strict=True)}
-                return {key: pieces[key[1]] for key in keys}
-
-        def concerns(error: Exception, key: _Key) -> bool:
-            return not isinstance(error, IntegrityError) or error.offset == by_number[key[1]].offset
-
-        got = await self._extents.get([(version.entry, number) for number in by_number], fetch, concerns)
-        return {number: piece for (_, number), piece in got.items()}
+    def _was_kept(self, head: Head, version: Version) -> None:
+        if self._shared:
+            self._fetch_index_later(head, version)
 
     def _fetch_index_later(self, head: Head, version: Version) -> None:
         """Fetch the index of a frame, if it is not here, for those who come; a failure is no matter."""
@@ -361,19 +295,8 @@ class CachedSource:
         version = self._store.find(head.path, head.etag)
         if version is not None:
             return version
-        self._check_current(head)
+        self._fetching.check_current(head)
         return await self._store.add(head)
-
-    def _is_current(self, path: DatasetPath, etag: str) -> bool:
-        try:
-            return self._current(path).etag == etag
-        except NotFound:
-            return False
-
-    def _check_current(self, head: Head) -> None:
-        current = self._current(head.path).etag
-        if current != head.etag:
-            raise Changed(str(head.path), head.etag, current)
 
     # -- looking after ---------------------------------------------------------------------------
 
@@ -393,7 +316,7 @@ class CachedSource:
     @property
     def in_flight(self) -> int:
         """How many heads, pages and extents are being fetched."""
-        return self._heads.in_flight + self._pages.in_flight + self._extents.in_flight
+        return self._fetching.in_flight
 
     @property
     def manifest_bytes(self) -> int:
@@ -421,7 +344,7 @@ class CachedSource:
                     version.cached_bytes,
                     version.complete,
                     version.last_used,
-                    self._is_current(version.path, version.etag),
+                    self._fetching.is_current(version.path, version.etag),
                 )
                 for version in self._store.everything()
                 if not version.doomed

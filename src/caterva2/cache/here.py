@@ -11,11 +11,11 @@ from caterva2.cache.layout import Layout
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.errors import Changed, NotCached
-from caterva2.model.catalogue import Entry
 from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 
 __all__ = ["Here"]
 

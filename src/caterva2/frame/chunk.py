@@ -238,6 +238,29 @@ def compact_parts(
     return [bytes(raw) + begin, *payloads]
 
 
+def compact_whole(
+    header: ChunkHeader, data: bytes | memoryview, starts: npt.NDArray[np.int32], blocks: Sequence[int]
+) -> bytes:
+    """Return a chunk that holds only some blocks of another, of which all is here.
+
+    Parameters
+    ----------
+    header : ChunkHeader
+        Of a chunk that `has_blocks`.
+    data : bytes
+        The chunk.
+    starts : ndarray of int32, shape (nblocks,)
+        As of `block_starts`.
+    blocks : sequence of int
+        Numbers of the blocks, ascending.
+    """
+    view, order = memoryview(data), np.sort(starts)
+    wanted = starts[list(blocks)]
+    stops = np.append(order[1:], header.cbytes)[np.searchsorted(order, wanted)]
+    payloads = [view[start:stop] for start, stop in zip(wanted.tolist(), stops.tolist(), strict=True)]
+    return compact_chunk(header, view[: int(order[0])], blocks, payloads)
+
+
 def special_chunk(special: Special, typesize: int, nbytes: int, blocksize: int) -> bytes:
     """Return the chunk of a run: a header alone.
 

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import Unsupported
-from caterva2.frame.decode import _blosc2
 from caterva2.frame.geometry import geometry_of
+from caterva2.frame.library import library
 from caterva2.model.manifest import Head
 from caterva2.model.selection import Selection
 
@@ -51,7 +51,7 @@ Array = npt.NDArray[Any]  # of whatever dtype the answer has
 
 
 def _cparams(nbytes: int, typesize: int) -> Any:
-    blosc2 = _blosc2()
+    blosc2 = library()
     return blosc2.CParams(
         codec=blosc2.Codec.ZSTD,
         clevel=0 if nbytes <= SMALL_BYTES else 1,
@@ -90,7 +90,7 @@ def cframe_of_array(array: Array) -> bytes:
 
 def _compressed(array: Array) -> bytes:
     cparams = _cparams(array.nbytes, array.dtype.itemsize)
-    return bytes(_blosc2().asarray(array, cparams=cparams).to_cframe())
+    return bytes(library().asarray(array, cparams=cparams).to_cframe())
 
 
 @lru_cache(maxsize=1024)
@@ -128,7 +128,7 @@ class CframeFile:
         self, file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
     ) -> None:
         with _as_os_errors():
-            self._array = _blosc2().empty(
+            self._array = library().empty(
                 shape,
                 dtype=dtype,
                 chunks=chunks,
@@ -165,7 +165,7 @@ class StoredFile:
     """
 
     def __init__(self, file: Path, head: Head, shape: tuple[int, ...]) -> None:
-        geometry, blosc2 = geometry_of(head), _blosc2()
+        geometry, blosc2 = geometry_of(head), library()
         header = geometry.header
         assert header is not None
         cparams = blosc2.CParams(
@@ -243,7 +243,7 @@ def cframe_of_items(data: bytes, typesize: int) -> bytes:
     typesize : int
         Size of an item, in bytes.
     """
-    blosc2 = _blosc2()
+    blosc2 = library()
     chunksize = max(1, min(len(data), CHUNK_BYTES))
     chunksize = math.ceil(chunksize / typesize) * typesize
     cparams = _cparams(len(data), typesize if typesize <= 255 else 1)  # an item of more is cut to bytes

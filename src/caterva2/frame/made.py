@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from caterva2.errors import Corrupt
 from caterva2.frame.chunk import parse_chunk_header
-from caterva2.frame.decode import _blosc2, decompress_into
 from caterva2.frame.geometry import geometry_of
+from caterva2.frame.library import decompress_into, library
 from caterva2.model.manifest import Head
 
 __all__ = ["LEVELS", "chunk_of_array", "read_chunk_into"]
@@ -42,7 +42,7 @@ def chunk_of_array(head: Head, array: Array, level: int) -> bytes:
     level : int
         One of `LEVELS`.
     """
-    blosc2 = _blosc2()
+    blosc2 = library()
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     header = geometry_of(head).header
     bits = header is not None and blosc2.Filter.BITSHUFFLE.value in header.filters

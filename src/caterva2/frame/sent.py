@@ -19,18 +19,15 @@ from caterva2.frame.chunk import (
     ChunkHeader,
     Special,
     block_starts,
-    compact_chunk,
     compact_parts,
+    compact_whole,
     parse_chunk_header,
 )
-from caterva2.frame.decode import (
-    block_extents,
-    decode_whole,
-    decompress_into,
-    is_plain,
-    stored_special,
-)
+from caterva2.frame.decode import block_extents, decode_whole
 from caterva2.frame.geometry import Geometry, geometry_of
+from caterva2.frame.library import decompress_into
+from caterva2.frame.pipeline import is_plain
+from caterva2.frame.runs import NANS, stored_special
 from caterva2.frame.scatter import scatter
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.grid import Cell, ChunkGrid
@@ -42,7 +39,6 @@ __all__ = ["can_be_sent", "compact_record", "decode_record", "record", "record_e
 Array = npt.NDArray[Any]  # of whatever dtype the dataset has
 
 _DELTA = 3
-_NANS = {4: np.float32("nan").tobytes(), 8: np.float64("nan").tobytes()}
 
 
 # -- making them -----------------------------------------------------------------------------------
@@ -153,11 +149,7 @@ def compact_record(data: bytes | memoryview, blocks: Sequence[int], blocksize: i
     starts = block_starts(header, data)
     if starts is None or _DELTA in header.filters:
         return data
-    order = np.sort(starts)
-    stops = np.append(order[1:], header.cbytes)[np.searchsorted(order, starts)]
-    view = memoryview(data)
-    payloads = [view[starts[n] : stops[n]] for n in blocks]
-    return compact_chunk(header, view[: int(order[0])], blocks, payloads)
+    return compact_whole(header, data, starts, blocks)
 
 
 # -- decoding them ---------------------------------------------------------------------------------
@@ -219,7 +211,7 @@ def _repeated(header: ChunkHeader, data: memoryview, dtype: np.dtype[Any]) -> An
     """Return the element that a run repeats."""
     value: bytes | None = b"\0"
     if header.special == Special.NANS:
-        value = _NANS.get(header.typesize)
+        value = NANS.get(header.typesize)
     elif header.special == Special.VALUE:
         value = bytes(data[CHUNK_HEADER_BYTES:])
     if not value or dtype.itemsize % len(value):

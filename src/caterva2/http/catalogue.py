@@ -13,8 +13,9 @@ from caterva2.http.conditional import not_modified
 from caterva2.http.dataset import freshness_headers, path_of
 from caterva2.http.events import EventStreams
 from caterva2.http.listing import json_array, json_response
-from caterva2.model.catalogue import Catalogue, Entry
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath, check_root
+from caterva2.model.root import Entry
 
 __all__ = ["catalogue_router", "iso_time", "row_of"]
 

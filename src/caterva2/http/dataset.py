@@ -16,9 +16,10 @@ from starlette.requests import Request
 from caterva2.cache.here import Here
 from caterva2.errors import Changed, InvalidPath
 from caterva2.http.conditional import named_version, wanted_etags
-from caterva2.model.catalogue import Catalogue, Entry, Event, Freshness
+from caterva2.model.catalogue import Catalogue, Event
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath, parse_path
+from caterva2.model.root import Entry, Freshness
 from caterva2.source.protocol import Source
 from caterva2.source.slices import Reader
 

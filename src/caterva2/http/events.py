@@ -13,8 +13,9 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from caterva2.model.catalogue import Catalogue, Entry, Event
+from caterva2.model.catalogue import Catalogue, Event
 from caterva2.model.pattern import check_pattern, matches
+from caterva2.model.root import Entry
 
 __all__ = ["EventStreams"]
 

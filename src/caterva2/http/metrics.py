@@ -16,7 +16,8 @@ from caterva2.http.connection import MAX_CONNECTIONS
 from caterva2.http.events import EventStreams
 from caterva2.http.lag import LoopLag
 from caterva2.http.server import Server
-from caterva2.model.catalogue import Catalogue, Entry, Event, EventKind
+from caterva2.model.catalogue import Catalogue, Event, EventKind
+from caterva2.model.root import Entry
 from caterva2.source.budget import Budget
 from caterva2.source.decoded import Decoded
 

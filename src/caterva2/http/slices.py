@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from caterva2.errors import BadRequest, InvalidSelection
-from caterva2.frame.decode import dtype_of, typesize_of
 from caterva2.frame.encode import (
     CframeFile,
     StoredFile,
@@ -27,7 +26,7 @@ from caterva2.frame.encode import (
     npy_header,
     npy_parts,
 )
-from caterva2.frame.geometry import geometry_of
+from caterva2.frame.geometry import dtype_of, geometry_of, typesize_of
 from caterva2.http.blocks import stored_blocks
 from caterva2.http.bodies import piecewise, stored_bytes, stream_of
 from caterva2.http.conditional import not_modified

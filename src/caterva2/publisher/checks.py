@@ -19,7 +19,7 @@ from caterva2.model.manifest import Head
 from caterva2.publisher.store import PublisherStore, Record
 from caterva2.publisher.versions import entry_of
 from caterva2.source.files import LocalFile, StatKey, stat_key
-from caterva2.source.local import LocalVersion
+from caterva2.source.original import LocalVersion
 
 __all__ = ["MirrorCheck"]
 

@@ -24,7 +24,7 @@ from caterva2.model.path import DatasetPath
 from caterva2.publisher.checks import MirrorCheck
 from caterva2.publisher.store import PublisherStore
 from caterva2.publisher.versions import entry_of
-from caterva2.source.local import LocalVersion
+from caterva2.source.original import LocalVersion
 
 __all__ = ["MirrorCounts", "MirrorRoot"]
 

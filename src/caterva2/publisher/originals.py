@@ -11,7 +11,8 @@ from caterva2.errors import NotFound, Unavailable
 from caterva2.model.path import DatasetPath
 from caterva2.publisher.store import PublisherStore
 from caterva2.publisher.watch import RootWatcher
-from caterva2.source.local import LocalVersion, Originals
+from caterva2.source.local import Originals
+from caterva2.source.original import LocalVersion
 
 __all__ = ["OriginalsByRoot", "PublishedOriginals"]
 

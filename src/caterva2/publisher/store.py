@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from caterva2.database import connect, open_database
-from caterva2.model.catalogue import Entry
+from caterva2.model.root import Entry
 from caterva2.source.files import StatKey
 
 __all__ = ["PublisherStore", "Record"]

@@ -17,10 +17,10 @@ from blake3 import blake3
 from caterva2.errors import Corrupt
 from caterva2.frame.inspect import describe
 from caterva2.frame.pages import Read
-from caterva2.model.catalogue import Entry
 from caterva2.model.extents import DIGEST_BYTES, digest
 from caterva2.model.manifest import Head
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Entry
 from caterva2.publisher.scan import Found
 from caterva2.publisher.store import Record
 from caterva2.source.files import LocalFile, StatKey, Walker

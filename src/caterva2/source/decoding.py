@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.frame.decode import block_extents, is_ready, place_blocks
+from caterva2.frame.decode import block_extents, place_blocks
 from caterva2.frame.geometry import geometry_of
+from caterva2.frame.library import is_ready
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.source.batch import Batch

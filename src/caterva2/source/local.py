@@ -1,8 +1,7 @@
 """A `Source` over the originals: the files below the published directories.
 
-Bytes are read with ``pread`` from a descriptor of the request's own; they belong to a version only if the
-file's status still is the version's after they were read. A request under way when its file is replaced by
-another (``rename``) ends with the version it began with; the next one for that version is told `Changed`.
+A request under way when its file is replaced by another (``rename``) ends with the version it began with; the
+next one for that version is told `Changed`. See `caterva2.source.original` for how bytes are read.
 """
 
 from __future__ import annotations
@@ -13,20 +12,19 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from caterva2.errors import Changed, Corrupt, Unavailable
-from caterva2.frame.inspect import describe
-from caterva2.frame.pages import make_page
-from caterva2.model.extents import Extent, digest
+from caterva2.model.extents import Extent
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
-from caterva2.source.files import LocalFile, StatKey
+from caterva2.source.ahead import Ahead
+from caterva2.source.original import LocalVersion, Moved, Reading, make_head, make_page, read_extents
 
-__all__ = ["LocalSource", "LocalStats", "LocalVersion", "Originals"]
+__all__ = ["LocalSource", "LocalStats", "Originals"]
 
 PIECE_BYTES = 1024 * 1024
 """Streams come in pieces of this size, in bytes."""
@@ -41,29 +39,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalVersion:
-    """The current version of a dataset, and the file that has it.
-
-    Attributes
-    ----------
-    etag : str
-    generation : int
-    directory : str
-        Absolute path of the root's directory.
-    file : str
-        Path of the file below it, free of links.
-    key : StatKey
-        Status of the file while it has this version.
-    """
-
-    etag: str
-    generation: int
-    directory: str
-    file: str
-    key: StatKey
 
 
 class Originals(Protocol):
@@ -182,9 +157,11 @@ class LocalSource:
         self.stats = LocalStats()
         self._heads: _Recent[tuple[DatasetPath, str], Head] = _Recent(HEADS_KEPT)
         self._pages: _Recent[tuple[DatasetPath, str, int], Page] = _Recent(PAGES_KEPT)
+        self._ahead = Ahead(self._make_ahead)
 
     async def close(self) -> None:
         """Give up the heads and pages that are being made."""
+        await self._ahead.close()
         await self._heads.close()
         await self._pages.close()
 
@@ -205,12 +182,8 @@ class LocalSource:
         version = self._current(head)
         if wrong := [number for number in numbers if not 0 <= number < head.npages]:
             raise IndexError(f"{head.path} has {head.npages} pages, there is no page {wrong[0]}")
-        return [
-            await self._pages.get(
-                (head.path, head.etag, number), partial(self._load_or_make_page, head, version, number)
-            )
-            for number in numbers
-        ]
+        wanted = [self._page(head, version, number) for number in numbers]
+        return [await wanted[0]] if len(wanted) == 1 else await asyncio.gather(*wanted)
 
     async def read(self, head: Head, extents: Sequence[Extent]) -> list[bytes]:
         """Return the bytes of extents; see `Source.read`."""
@@ -219,7 +192,7 @@ class LocalSource:
             return []
         self._originals.check(head.path)
         try:
-            data = await self._run(_read_extents, version, extents)
+            data = await self._run(read_extents, version, extents)
         except (OSError, Corrupt) as error:
             self._explain(head.path, head.etag, error)
         self.stats.bytes_read += sum(map(len, data))
@@ -234,7 +207,7 @@ class LocalSource:
         if start >= stop:
             return
         self._originals.check(head.path)
-        reading = _Reading(version)
+        reading = Reading(version)
         job: Future[bytes] | None = None
         try:
             for offset in range(start, stop, PIECE_BYTES):
@@ -262,13 +235,22 @@ class LocalSource:
             self._count_damage(path, error)
         self._originals.check(path)
         try:
-            head = await self._run(_make_head, version, path)
+            head = await self._run(make_head, version, path)
         except (OSError, Corrupt) as error:
             self._explain(path, version.etag, error)
         await self._run(lambda: self._originals.save_head(path, version.etag, head.encode()))
         return head
 
-    async def _load_or_make_page(self, head: Head, version: LocalVersion, number: int) -> Page:
+    async def _make_ahead(self, head: Head, number: int) -> None:
+        await self._page(head, self._current(head), number, ahead=True)
+
+    async def _page(self, head: Head, version: LocalVersion, number: int, *, ahead: bool = False) -> Page:
+        make = partial(self._load_or_make_page, head, version, number, ahead=ahead)
+        return await self._pages.get((head.path, head.etag, number), make)
+
+    async def _load_or_make_page(
+        self, head: Head, version: LocalVersion, number: int, *, ahead: bool
+    ) -> Page:
         path, etag = head.path, head.etag
         data = await self._run(self._originals.load_page, path, etag, number)
         if data is not None:
@@ -278,11 +260,13 @@ class LocalSource:
                 self._count_damage(path, error)
         self._originals.check(path)
         try:
-            page, nbytes = await self._run(_make_page, version, head, number)
+            page, nbytes = await self._run(make_page, version, head, number)
         except (OSError, Corrupt) as error:
             self._explain(path, etag, error)
         self.stats.pages_made += 1
         self.stats.bytes_hashed += nbytes
+        if not ahead:
+            self._ahead.note(head, number)
         await self._run(lambda: self._originals.save_page(path, etag, number, page.encode()))
         return page
 
@@ -304,7 +288,7 @@ class LocalSource:
 
     def _explain(self, path: DatasetPath, etag: str, error: OSError | Corrupt) -> NoReturn:
         """Raise what a reader must know of an error that reading a file gave."""
-        if isinstance(error, Corrupt) and not isinstance(error, _Moved):
+        if isinstance(error, Corrupt) and not isinstance(error, Moved):
             raise error
         if isinstance(error, OSError) and error.errno not in _GONE:
             raise Unavailable(f"{path} cannot be read now: {error.strerror or error}") from error
@@ -316,90 +300,8 @@ class LocalSource:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
-class _Moved(Corrupt):
-    """The file is not the version any more."""
-
-
-def _check(file: LocalFile, version: LocalVersion) -> None:
-    if not file.is_still(version.key):
-        raise _Moved(f"{version.file} has changed")
-
-
-def _open(version: LocalVersion) -> LocalFile:
-    """Open the file of a version.
-
-    Its key must match to the last bit: an inode that was let go of belongs to those who had it open before.
-    """
-    file = LocalFile(version.directory, version.file)
-    try:
-        if file.key() != version.key:
-            raise _Moved(f"{version.file} has changed")
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _read_extents(version: LocalVersion, extents: Sequence[Extent]) -> list[bytes]:
-    with _open(version) as file:
-        try:
-            pieces = [file.read(extent.offset, extent.size) for extent in extents]
-        finally:
-            # Times only grow: if the status is the same behind the last read, it was so behind each
-            _check(file, version)
-    for extent, piece in zip(extents, pieces, strict=True):
-        if digest(piece) != extent.digest:
-            raise Corrupt(f"{version.file} has other bytes at {extent.offset} than when they were hashed")
-    return pieces
-
-
 def _head_of(data: bytes, path: DatasetPath, etag: str) -> Head:
     head = Head.decode(data)
     if (head.path, head.etag) != (path, etag):
         raise Corrupt(f"it is the head of {head.path} at {head.etag}")
     return head
-
-
-def _make_head(version: LocalVersion, path: DatasetPath) -> Head:
-    key = version.key
-    with _open(version) as file:
-        try:
-            head = describe(file.read, path=path, size=key.size, mtime_ns=key.mtime_ns)
-        finally:
-            _check(file, version)
-    return replace(head, etag=version.etag, generation=version.generation)
-
-
-def _make_page(version: LocalVersion, head: Head, number: int) -> tuple[Page, int]:
-    nbytes = 0
-
-    def read(offset: int, size: int) -> bytes:
-        nonlocal nbytes
-        nbytes += size
-        return file.read(offset, size)
-
-    with _open(version) as file:
-        try:
-            return make_page(read, head, number), nbytes
-        finally:
-            _check(file, version)  # before any complaint about the content
-
-
-class _Reading:
-    """The file of a stream, opened by its first read. Used by one thread at a time."""
-
-    def __init__(self, version: LocalVersion) -> None:
-        self._version = version
-        self._file: LocalFile | None = None
-
-    def read(self, offset: int, size: int) -> bytes:
-        if self._file is None:
-            self._file = _open(self._version)
-        try:
-            return self._file.read(offset, size)
-        finally:
-            _check(self._file, self._version)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()

@@ -61,7 +61,7 @@ class Piece(Protocol):
         Parameters
         ----------
         head, page, parts, out
-            As for `caterva2.frame.decode.decode_cell`.
+            As for `caterva2.frame.decode.decode_blocks`.
         keep : callable, optional
             Is given what was decoded, which it must copy.
         scratch : ndarray of uint8, optional
@@ -70,7 +70,7 @@ class Piece(Protocol):
         Raises
         ------
         Corrupt, Unsupported
-            As `caterva2.frame.decode.decode_cell`.
+            As `caterva2.frame.decode.decode_blocks`.
         """
         ...
 

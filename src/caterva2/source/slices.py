@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from caterva2.errors import InvalidSelection, NotFound, TooLarge
-from caterva2.frame.decode import get_ready, place_blocks, stored_special
+from caterva2.frame.decode import place_blocks
 from caterva2.frame.geometry import geometry_of, typesize_of
+from caterva2.frame.library import get_ready
+from caterva2.frame.runs import stored_special
 from caterva2.model.extents import ChunkKind, Extent
 from caterva2.model.manifest import Head
 from caterva2.model.selection import Axis, Selection, select

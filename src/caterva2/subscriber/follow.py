@@ -11,9 +11,10 @@ import structlog
 
 from caterva2.cache.cached import CachedSource
 from caterva2.errors import Caterva2Error, Changed, ConfigError, InvalidPath, NotFound
-from caterva2.model.catalogue import Catalogue, Entry, Event
+from caterva2.model.catalogue import Catalogue, Event
 from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import FollowMode, check_pattern, matches
+from caterva2.model.root import Entry
 from caterva2.subscriber.naming import matching, named
 from caterva2.subscriber.store import SubscriberStore
 

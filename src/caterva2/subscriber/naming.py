@@ -8,9 +8,10 @@ from itertools import chain
 from operator import attrgetter
 
 from caterva2.errors import NotFound
-from caterva2.model.catalogue import Catalogue, Root
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath
 from caterva2.model.pattern import is_glob, matches
+from caterva2.model.root import Root
 
 __all__ = ["matching", "named"]
 

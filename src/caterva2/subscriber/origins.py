@@ -13,8 +13,9 @@ import aiohttp
 from caterva2.bus.records import SourceBeat, is_url
 from caterva2.config import SubscriberSettings
 from caterva2.errors import Unavailable
-from caterva2.model.catalogue import Catalogue, Root
+from caterva2.model.catalogue import Catalogue
 from caterva2.model.path import DatasetPath
+from caterva2.model.root import Root
 from caterva2.source.hedging import Budget
 from caterva2.source.http import HttpSource, UpstreamStats
 from caterva2.source.maker import SliceMaker

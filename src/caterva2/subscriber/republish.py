@@ -9,7 +9,8 @@ import structlog
 
 from caterva2.bus.records import SourceBeat
 from caterva2.http.load import Load
-from caterva2.model.catalogue import Catalogue, Root
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Root
 
 __all__ = ["ALL", "Republished", "is_chosen"]
 

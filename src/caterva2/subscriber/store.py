@@ -15,8 +15,9 @@ from typing import Any, cast
 
 from caterva2.bus.view import Position
 from caterva2.database import open_database
-from caterva2.model.catalogue import DELETED_KEPT, Catalogue, Entry, Event
+from caterva2.model.catalogue import Catalogue, Event
 from caterva2.model.path import Kind
+from caterva2.model.root import DELETED_KEPT, Entry
 
 __all__ = ["SubscriberStore"]
 

@@ -21,7 +21,8 @@ from caterva2.bus.records import Claim
 from caterva2.bus.removal import remove_root
 from caterva2.config import Address, SubscriberSettings
 from caterva2.http.server import announced_url
-from caterva2.model.catalogue import Catalogue, Root
+from caterva2.model.catalogue import Catalogue
+from caterva2.model.root import Root
 from caterva2.subscriber.republish import ALL, is_chosen
 
 __all__ = ["Tier"]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from caterva2.errors import Changed, NotFound
-from caterva2.model.catalogue import Entry
 from caterva2.model.extents import (
     DIGEST_BYTES,
     FILE_EXTENT_BYTES,
@@ -22,6 +21,7 @@ from caterva2.model.extents import (
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath, kind_of
+from caterva2.model.root import Entry
 
 __all__ = ["MemoryOrigin"]
 
