@@ -30,7 +30,7 @@ class Verb(NamedTuple):
     help: str
 
 
-_READ, _CACHE, _SERVE = "Reading", "Cache", "Services"
+_READ, _CACHE, _SERVE, _SETUP = "Reading", "Cache", "Services", "Setting up"
 
 VERBS: dict[str, Verb] = {
     "roots": Verb("caterva2.cli.listing:roots", _READ, "List the roots: who publishes what."),
@@ -54,6 +54,13 @@ VERBS: dict[str, Verb] = {
     "subscriber": Verb("caterva2.cli.services:subscriber", _SERVE, "Serve every root, cached."),
     "bus check": Verb("caterva2.cli.bus:check", _SERVE, "Try out an existing NATS; print permissions."),
     "demo": Verb("caterva2.cli.demo:run", _SERVE, "Run the main job on this machine, with real data."),
+    "doctor": Verb("caterva2.cli.doctor:doctor", _SETUP, "Find out what is wrong, and what to do about it."),
+    "config": Verb(
+        "caterva2.cli.configuration:config", _SETUP, "Show every setting, and where it comes from."
+    ),
+    "completion": Verb(
+        "caterva2.cli.completion:completion", _SETUP, "Print what completes words in a shell."
+    ),
 }
 """All verbs, in the order in which they are listed; one of two words belongs to the family of the first."""
 

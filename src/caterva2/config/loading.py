@@ -186,9 +186,7 @@ def _document(path: Path) -> dict[str, Any]:
     except ValueError as error:
         hint = ""
         if "overwrite a value" in str(error):
-            hint = (
-                "; a URL and a section cannot have the same name: give the URL in [client], or in the others"
-            )
+            hint = "; beside a section of that name, a URL stands where it is used, such as [client]"
         raise ConfigError(f"cannot read {path}: {error}{hint}") from error
 
 
