@@ -58,6 +58,8 @@ class Setting:
         It is not to be shown.
     error : str or None
         What is wrong with what was given.
+    file : Path or None
+        What holds a token that is not given itself.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Setting:
     variable: str
     secret: bool
     error: str | None = None
+    file: Path | None = None
 
 
 def config_file() -> Path:
@@ -142,8 +145,8 @@ def _first_of(candidates: Sequence[_Candidate], otherwise: Setting, hint: Any) -
         if value is None:
             continue
         found = replace(otherwise, value=None, origin=origin, where=where)
-        if isinstance(value, _Unreadable):
-            return replace(found, error=value.reason)
+        if isinstance(value, _TokenFile):
+            return _of_token_file(found, value.path)
         try:
             return replace(found, value=convert(otherwise.name, value, hint))
         except ConfigError as error:
@@ -152,14 +155,22 @@ def _first_of(candidates: Sequence[_Candidate], otherwise: Setting, hint: Any) -
     return otherwise
 
 
+@dataclass(frozen=True, slots=True)
+class _TokenFile:
+    """Stands for the token that a file holds: it is read only where nothing else goes before."""
+
+    path: Path
+
+
+def _of_token_file(found: Setting, path: Path) -> Setting:
+    found = replace(found, where=f"{found.where}_file", file=path)
+    try:
+        return replace(found, value=read_token(path))
+    except ConfigError as error:
+        return replace(found, error=str(error))
+
+
 # -- the file --------------------------------------------------------------------------------------
-
-
-class _Unreadable:
-    """Stands for a token whose file cannot be read: that is an error only where nothing else goes before."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
 
 
 def _file_tables(path: Path, cls: type[Settings]) -> tuple[Table, Table]:
@@ -200,14 +211,11 @@ def _refuse_unknown(where: str, table: Table, known: set[str]) -> None:
 
 
 def _with_tokens(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Return what was given, with tokens in place of the files that hold them."""
+    """Return what was given, with files that hold tokens under the names of the tokens."""
     values = dict(given)
     for token in TOKENS:
         if (file := values.pop(f"{token}_file", None)) is not None:
-            try:
-                values[token] = read_token(directory / Path(file).expanduser())
-            except ConfigError as error:
-                values[token] = _Unreadable(str(error))
+            values[token] = _TokenFile(directory / Path(file).expanduser())
     return values
 
 
