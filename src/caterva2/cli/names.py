@@ -87,7 +87,7 @@ def names_near(transport: Transport, path: str) -> list[str]:
         return [f"{other}/{name}" if name else other for other in near]
     known = [row.path for row in _some_rows(transport, root)]
     elsewhere = [other for other in known if other.endswith(f"/{name.rpartition('/')[2]}")]
-    return list(dict.fromkeys([*get_close_matches(path, known, n=3, cutoff=0.75), *elsewhere]))[:3]
+    return list(dict.fromkeys([*elsewhere, *get_close_matches(path, known, n=3, cutoff=0.75)]))[:3]
 
 
 def _some_rows(transport: Transport, root: str) -> Iterator[Row]:

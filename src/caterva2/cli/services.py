@@ -46,6 +46,7 @@ class Common:
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Least level of what is logged.")
     ] = "info"
+    json: Annotated[bool, Parameter(help="Say on stdout where it listens, as a line of JSON.")] = False
     debug: Annotated[bool, Parameter(help="Log everything, and show where an error came from.")] = False
 
     def configure_logs(self) -> None:
@@ -216,4 +217,4 @@ def _subscriber(settings: config.SubscriberSettings) -> Make:
 
 def _run(makes: Sequence[Make], common: Common) -> None:
     common.configure_logs()
-    run_services(makes)
+    run_services(makes, json=common.json)
