@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -59,6 +60,9 @@ def _version() -> str:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command; see `caterva2.cli.main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names and texts that a terminal cannot show
     if arguments[:1] == [COMPLETE]:
         from caterva2.cli.candidates import print_candidates
 

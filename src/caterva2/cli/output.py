@@ -55,7 +55,8 @@ def width() -> int:
 
 def print_json(value: Any) -> None:  # Any: JSON
     """Print a value as JSON: indented for a reader, on one line for a pipe."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2 if is_terminal() else None))
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not utf8, allow_nan=False, indent=2 if is_terminal() else None))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
