@@ -16,7 +16,8 @@ from cyclopts import Parameter
 from caterva2 import config as settings
 from caterva2.cli.exit_codes import ExitCode
 from caterva2.cli.options import Json
-from caterva2.cli.output import print_json, print_table, visible
+from caterva2.cli.output import print_json, visible
+from caterva2.cli.tables import print_table
 from caterva2.config import Setting
 from caterva2.errors import ConfigError
 
@@ -60,7 +61,7 @@ def config(
     else:
         there = "" if file.exists() else " (there is none: cat2 config --example prints one)"
         print(f"configuration file: {visible(str(file))}{there}", file=sys.stderr)
-        columns = ("setting", "value", "default", "from")
+        columns = ("setting", "value", "from", "default")
         print_table(columns, [_row(name, setting, file) for name, setting in found])
     errors = [setting.error for _, setting in found if setting.error] or list(_together(parts))
     for error in dict.fromkeys(errors):
@@ -81,7 +82,7 @@ def _row(part: str, setting: Setting, file: Path) -> tuple[str, ...]:
     origin = setting.where.replace(f"{file} ", "file ") or setting.origin
     value = "wrong" if setting.error else shown(setting, setting.value)
     default = "" if setting.origin == "default" else shown(setting, setting.default)
-    return f"{part}.{setting.name}", value, default, origin
+    return f"{part}.{setting.name}", value, origin, default
 
 
 def _json_row(part: str, setting: Setting) -> dict[str, Any]:  # Any: JSON

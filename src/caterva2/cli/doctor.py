@@ -13,14 +13,14 @@ from caterva2.cli.checks_there import check_there
 from caterva2.cli.exit_codes import ExitCode
 from caterva2.cli.findings import Finding, State, failed
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import counted, is_terminal, print_json, visible, width
+from caterva2.cli.output import counted, is_terminal, print_json, styled, visible, width
 from caterva2.errors import ConfigError
 
 __all__ = ["doctor"]
 
 DEFAULT = Connection()
 
-_COLOURS: dict[State, str] = {"ok": "\x1b[32m", "warning": "\x1b[33m", "failed": "\x1b[1;31m"}
+_COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 def doctor(*, json: Json = False, connection: Connection = DEFAULT) -> int:
@@ -63,5 +63,7 @@ def _print(finding: Finding) -> None:
     indent = " " * (len(state) + 2)
     if is_terminal():
         lines = [row for line in lines for row in wrap(line, max(20, width() - len(indent)))]
-        state = f"{_COLOURS[finding.state]}{state}\x1b[0m"
-    print(f"{state}  {lines[0]}", *(f"{indent}{line}" for line in lines[1:]), sep="\n", flush=True)
+    print(f"{styled(state, _COLOURS[finding.state])}  {lines[0]}")
+    for line in lines[1:]:
+        print(f"{indent}{line}")
+    sys.stdout.flush()

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import counted, human_bytes, human_shape, print_json, print_members, print_table
+from caterva2.cli.output import counted, human_bytes, human_shape, print_json, print_members
+from caterva2.cli.tables import print_table
 from caterva2.client import Followed, Row
 
 __all__ = ["info", "list_", "roots", "url"]
