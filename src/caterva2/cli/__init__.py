@@ -84,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code, as in `caterva2.cli.exit_codes`.
     """
-    from caterva2.cli.app import run
+    try:
+        from caterva2.cli.app import run
 
-    return run(argv)
+        return run(argv)
+    except KeyboardInterrupt:  # while modules are loaded
+        return 130

@@ -49,6 +49,12 @@ _HINTS: dict[type[BaseException], str] = {
 """What to do next, where the message does not say so."""
 
 
+_SAYS_IT = ("did you mean", "cat2 ", "(followed: ", "(pinned: ", "that was meant?")
+"""Words by which a message says what to do itself."""
+
+_FROM_FILES = ("environment ", "cannot read ", "/")
+"""How errors of settings begin that do not come from the command line."""
+
 _SYSTEM_HINTS: dict[int, str] = {
     errno.ENOSPC: "make room there, or choose another directory",
     errno.EROFS: "nothing can be written there: choose another directory",
@@ -93,8 +99,10 @@ def explain(error: BaseException) -> Explained:
     hint = next((_HINTS[base] for base in type(error).__mro__ if base in _HINTS), None)
     if isinstance(error, errors.Caterva2Error):
         kind, text = error.slug, str(error) or type(error).__name__
-        if "did you mean" in text:
+        if any(words in text for words in _SAYS_IT):
             hint = None
+        elif isinstance(error, errors.ConfigError) and text.startswith(_FROM_FILES):
+            hint = "see what is set, and where: cat2 config"
     elif isinstance(error, OSError) and error.strerror:
         kind = "system"
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -86,8 +86,11 @@ def names_near(transport: Transport, path: str) -> list[str]:
         near = get_close_matches(root, roots, n=3)
         return [f"{other}/{name}" if name else other for other in near]
     known = [row.path for row in _some_rows(transport, root)]
+    parents = {path[:end] for path in known for end in range(len(path)) if path[end] == "/"} - {root}
     elsewhere = [other for other in known if other.endswith(f"/{name.rpartition('/')[2]}")]
-    return list(dict.fromkeys([*elsewhere, *get_close_matches(path, known, n=3, cutoff=0.75)]))[:3]
+    return list(
+        dict.fromkeys([*elsewhere, *get_close_matches(path, [*known, *sorted(parents)], n=3, cutoff=0.75)])
+    )[:3]
 
 
 def _some_rows(transport: Transport, root: str) -> Iterator[Row]:

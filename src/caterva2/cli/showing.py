@@ -123,7 +123,7 @@ def split(path: str) -> Part:
 def _open(client: Client, path: str) -> tuple[Array | Frame | File, Part]:
     part = split(path)
     name = part.path
-    if "/" not in name:
+    if name and "/" not in name:
         raise NotFound(name, f"{name!r} is a root: name a dataset in it, as cat2 list {name} prints them")
     try:
         return client[name], part

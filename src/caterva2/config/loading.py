@@ -29,6 +29,9 @@ SHARED = (
 )
 """Fields whose environment variable is ``CATERVA2_<FIELD>`` and that stand at the top of the file."""
 
+FLAGS = {"quota_bytes": "--quota"}
+"""Fields that have another name on the command line."""
+
 SECTIONS = ("broker", "publisher", "subscriber", "client")
 """Tables of the file."""
 
@@ -129,7 +132,7 @@ def _settings(cls: type[Settings], flags: Mapping[str, Any]) -> Iterator[Setting
         variable = (f"CATERVA2_{name}" if shared else f"CATERVA2_{cls.section}_{name}").upper()
         hint = hints[name]
         candidates: list[_Candidate] = [
-            ("flag", "--" + name.replace("_", "-"), flags.get(name)),
+            ("flag", FLAGS.get(name) or "--" + name.replace("_", "-"), flags.get(name)),
             ("environment", variable, os.environ.get(variable) or None),
             ("file", f"{path} [{cls.section}] {name}", _beside(path, section.get(name), hint)),
             ("file", f"{path} {name}", _beside(path, top.get(name), hint) if shared else None),
