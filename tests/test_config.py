@@ -217,3 +217,12 @@ def test_where_each_setting_comes_from(file, monkeypatch):
     assert found["token"].secret and not found["broker"].secret
     assert "upstream_requests" in str(found["upstream_requests"].error)
     assert found["upstream_requests"].value is None
+
+
+def test_the_file_of_the_documentation_is_taken(file, tmp_path):
+    page = Path(__file__).parent.parent / "docs/reference/configuration.md"
+    file.write_text(page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0])
+    (tmp_path / "token").write_text("s3cr3t-t0k3n")
+    assert load(SubscriberSettings).quota_bytes == 50 * 10**9
+    assert load(ClientSettings).subscriber == "http://127.0.0.1:8002"
+    assert load(BrokerSettings).token == "s3cr3t-t0k3n"
