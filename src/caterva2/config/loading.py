@@ -6,7 +6,6 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -208,6 +207,8 @@ def _refuse_unknown(where: str, table: Table, known: set[str]) -> None:
     unknown = sorted(set(table) - known)
     if not unknown:
         return
+    from difflib import get_close_matches
+
     near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise ConfigError(f"{where} has unknown settings: {', '.join(unknown)}{hint} (cat2 config lists all)")
