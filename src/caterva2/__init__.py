@@ -15,9 +15,23 @@ from typing import TYPE_CHECKING, Any
 from caterva2.errors import Caterva2Error, Changed
 
 if TYPE_CHECKING:
-    from caterva2.client import Array, Client, File, Frame, connect
+    from caterva2.client import Array, Client, Directory, File, Frame, Root, connect, open
+    from caterva2.client.asynchronous import AsyncClient
 
-__all__ = ["Array", "Caterva2Error", "Changed", "Client", "File", "Frame", "__version__", "connect"]
+__all__ = [
+    "Array",
+    "AsyncClient",
+    "Caterva2Error",
+    "Changed",
+    "Client",
+    "Directory",
+    "File",
+    "Frame",
+    "Root",
+    "__version__",
+    "connect",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:  # Any: module attributes of any type
@@ -25,6 +39,8 @@ def __getattr__(name: str) -> Any:  # Any: module attributes of any type
         from importlib.metadata import version
 
         return version("caterva2")
+    if name == "AsyncClient":  # which needs more than the others
+        return import_module("caterva2.client.asynchronous").AsyncClient
     if name in __all__:
         return getattr(import_module("caterva2.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

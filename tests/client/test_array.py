@@ -10,6 +10,8 @@ from caterva2.client import Array
 from caterva2.errors import Changed, InvalidSelection
 from caterva2.frame.write import write_array
 
+MASK = np.random.default_rng(5).random((60, 50)) < 0.1
+
 KEYS = [
     ...,
     (),
@@ -31,6 +33,19 @@ KEYS = [
     ([3, 4], slice(2, 30, 9)),
     (5, np.array([1, 1, 0])),
     np.ix_([1, 40, 59], [0, 49]),
+    MASK,
+    MASK[:, 0],
+    (MASK[:, 0], ...),
+    (..., MASK[0]),
+    (slice(3, 9), MASK[0]),
+    (MASK[:, 0], 4),
+    (7, MASK[0]),
+    (MASK[:, 0], slice(None, None, -3)),
+    np.ix_(MASK[:, 0], MASK[0]),
+    np.zeros((60, 50), bool),
+    np.ones((60, 50), bool),
+    [True, *[False] * 58, True],
+    ([],),
 ]
 
 
@@ -70,10 +85,13 @@ def test_arrays_without_dimensions(client) -> None:
         ((None, 0), "newaxis"),
         (60, "out of bounds"),
         ((0, 0, 0), "too many"),
-        ([True] * 60, "mask"),
-        (np.zeros((60, 50), bool), "mask"),
+        ([True] * 59, "mask"),
+        (np.zeros((60, 51), bool), "mask"),
+        (np.zeros((60, 50, 2), bool), "mask"),
+        ((slice(None), [True] * 60), "mask"),
+        (True, "bool"),
         ([0.5], "float"),
-        ("field", "str"),
+        ("field", "no field"),
         (slice(None, None, 0), "zero"),
         ([0, 60], "out of bounds"),
         ((..., ...), "ellipsis"),
@@ -123,7 +141,7 @@ def test_a_large_read_is_made_of_parts(client, truths, monkeypatch, part_bytes) 
     sent = []
     array = client["foo/cube.b2nd"]
     opened = array._transport.open
-    array._transport.open = lambda request: sent.append(request) or opened(request)
+    array._transport.open = lambda request, **options: sent.append(request) or opened(request, **options)
     for key in (..., (slice(None, None, -2), 3), (slice(1, 11), slice(None), slice(13, None, -5)), (7, 8, 9)):
         assert np.array_equal(array[key], truths["cube.b2nd"][key])
     assert len(sent) > 4
@@ -176,12 +194,12 @@ def test_a_refresh_leaves_the_reads_under_way_alone(running, client, root, monke
     array = client["foo/refreshed.b2nd"]
     read_part, old = array._read_part, array.etag
 
-    def refreshed_meanwhile(part, reading, **alone) -> None:
+    def refreshed_meanwhile(part, *rest, **alone) -> None:
         if part.target[0].start == 1000:
             write_array(root / "refreshed.b2nd", np.ones(2000), chunks=[100])
             running.wait_for(lambda: entries["refreshed.b2nd"].etag != old)
             assert array.refresh()
-        read_part(part, reading, **alone)
+        read_part(part, *rest, **alone)
 
     array._read_part = refreshed_meanwhile
     with pytest.raises(Changed) as changed:
@@ -199,11 +217,11 @@ def test_a_read_in_parts_never_mixes_versions(running, client, root, monkeypatch
     array = client["foo/mixed.b2nd"]
     read_part = array._read_part
 
-    def replaced_meanwhile(part, reading, **alone) -> None:
+    def replaced_meanwhile(part, *rest, **alone) -> None:
         if part.target[0].start == 1000:
             write_array(root / "mixed.b2nd", np.ones(2000), chunks=[100])
             running.wait_for(lambda: entries["mixed.b2nd"].etag != array.etag)
-        read_part(part, reading, **alone)
+        read_part(part, *rest, **alone)
 
     array._read_part = replaced_meanwhile
     with pytest.raises(Changed):

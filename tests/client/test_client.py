@@ -42,7 +42,7 @@ def test_a_dataset_is_of_its_kind(client) -> None:
     assert np.array_equal(client["foo/dir1/é #?%&+.b2nd"][1:], [1, 2, 3, 4])
 
 
-@pytest.mark.parametrize("path", ["bar", "foo/nope", "bar/x", "foo/dir1"])
+@pytest.mark.parametrize("path", ["bar", "foo/nope", "bar/x", "foo/dir", "foo/dir1/nope"])
 def test_what_is_not_there(client, path) -> None:
     with pytest.raises(NotFound) as missing:
         client[path]

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from caterva2 import errors
-from caterva2.client import protocol
-from caterva2.client.protocol import Reply, error_of
+from caterva2.client import problems, protocol
+from caterva2.client.problems import error_of
+from caterva2.client.protocol import Reply
 from caterva2.http.problems import response_of
 from caterva2.model.selection import select
 
@@ -48,8 +49,8 @@ def test_an_error_of_the_service_is_the_same_error_here(error) -> None:
 
 
 def test_every_error_can_be_made_of_a_problem_without_its_data() -> None:
-    for slug, kind in protocol.KINDS.items():
-        body = json.dumps({"type": protocol.PROBLEM_PREFIX + slug, "detail": "as told"}).encode()
+    for slug, kind in problems.KINDS.items():
+        body = json.dumps({"type": problems.PROBLEM_PREFIX + slug, "detail": "as told"}).encode()
         error = error_of(Reply(500, {}, body), URL)
         assert type(error) is kind
         assert str(error) == "as told"
@@ -82,11 +83,11 @@ def test_answers_of_others_are_named_with_who_and_what(status, kind, body) -> No
 @pytest.mark.parametrize("retry_after_s", ["soon", -1, None])
 def test_bad_data_of_an_error_does_not_hide_it(retry_after_s) -> None:
     body = json.dumps(
-        {"type": protocol.PROBLEM_PREFIX + "unavailable", "detail": "gone", "retry_after_s": retry_after_s}
+        {"type": problems.PROBLEM_PREFIX + "unavailable", "detail": "gone", "retry_after_s": retry_after_s}
     ).encode()
     assert error_of(Reply(503, {}, body), URL).retry_after_s == 2.0
     body = json.dumps(
-        {"type": protocol.PROBLEM_PREFIX + "too-large", "detail": "big", "nbytes": "x"}
+        {"type": problems.PROBLEM_PREFIX + "too-large", "detail": "big", "nbytes": "x"}
     ).encode()
     assert str(error_of(Reply(413, {}, body), URL)) == "big"
 

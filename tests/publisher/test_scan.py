@@ -53,6 +53,14 @@ def test_hidden_and_temporary_names_are_not_published(root, scanner, name) -> No
     assert any(map(is_hidden, name.split("/")))
 
 
+@pytest.mark.parametrize("name", [".zarray", "a/.zgroup", "a/b/.zattrs", ".zmetadata"])
+def test_the_metadata_of_zarr_directories_is_published(root, scanner, name) -> None:
+    write(root, name, ".zattrs.partial", ".zgroups", ".zarr/x")
+    assert set(scanner.scan().files) == {name}
+    assert set(scanner.look([name]).files) == {name}
+    assert scanner.names_of([str(root / name)]) == {name}
+
+
 def test_what_is_no_file_is_not_published(root, scanner) -> None:
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as bound:

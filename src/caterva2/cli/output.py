@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from caterva2.client.text import human_bytes, human_shape, visible
 
 __all__ = [
     "counted",
@@ -66,25 +68,3 @@ def print_members(value: Mapping[str, Any], indent: int = 0) -> None:
 def counted(count: int, noun: str) -> str:
     """Return a number of things: ``1 dataset``, ``1,200 datasets``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def human_bytes(size: int) -> str:
-    """Return a size in bytes with three digits: ``1.23 MB``."""
-    if size < 1000:
-        return f"{size} B"
-    value, unit = float(size), ""
-    for unit in ("kB", "MB", "GB", "TB", "PB"):  # noqa: B007 - the last one is used
-        value /= 1000
-        if value < 999.5:
-            break
-    return f"{value:.3g} {unit}"
-
-
-def human_shape(shape: Sequence[int] | None) -> str:
-    """Return a shape as ``10 x 20``; nothing where there is none."""
-    return "" if shape is None else " x ".join(map(str, shape)) if shape else "()"
-
-
-def visible(text: str) -> str:
-    """Return a text without what would control the terminal: names come from others."""
-    return "".join(char if char.isprintable() or char == " " else ascii(char)[1:-1] for char in text)

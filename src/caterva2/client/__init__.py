@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from caterva2.client.array import Array
 from caterva2.client.cache import Cache
-from caterva2.client.client import Client, Root, connect
+from caterva2.client.client import Client
 from caterva2.client.dataset import File, Frame
 from caterva2.client.events import EventStream
+from caterva2.client.group import Directory, Root
+from caterva2.client.location import Location, parse_location
+from caterva2.client.opening import connect, open
 from caterva2.client.records import CacheCheck, Cached, Download, Event, Followed, RootInfo, Row, SourceInfo
+from caterva2.client.shared import close_shared
 from caterva2.client.timings import Timing
 
 __all__ = [
@@ -22,16 +26,21 @@ __all__ = [
     "CacheCheck",
     "Cached",
     "Client",
+    "Directory",
     "Download",
     "Event",
     "EventStream",
     "File",
     "Followed",
     "Frame",
+    "Location",
     "Root",
     "RootInfo",
     "Row",
     "SourceInfo",
     "Timing",
+    "close_shared",
     "connect",
+    "open",
+    "parse_location",
 ]

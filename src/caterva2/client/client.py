@@ -6,77 +6,56 @@ import builtins
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
-from caterva2 import config
 from caterva2.client import protocol
 from caterva2.client.array import Array
 from caterva2.client.cache import Cache
+from caterva2.client.completion import Completion
 from caterva2.client.dataset import File, Frame
 from caterva2.client.download import download
 from caterva2.client.events import EventStream
+from caterva2.client.group import Directory, Root
+from caterva2.client.listing import below, names_of_all, rows_below
+from caterva2.client.notebook import client_html
 from caterva2.client.records import Download, Followed, RootInfo, Row, SourceInfo
+from caterva2.client.shared import configured_transport
 from caterva2.client.timings import Timing, parse_timing
 from caterva2.client.transport import Transport
+from caterva2.client.tree import MAX_NODES, Tree, grow
 from caterva2.client.versions import newest_of
-from caterva2.errors import NotFound
-from caterva2.model.path import check_root, parse_path
+from caterva2.errors import InvalidPath, NotFound
+from caterva2.model.path import DatasetPath, parse_path
 from caterva2.model.pattern import FollowMode
 
-__all__ = ["Client", "Root", "connect"]
+__all__ = ["Client"]
 
 _KINDS: dict[str, type[Array | Frame | File]] = {"array": Array, "frame": Frame, "file": File}
-
-
-def connect(
-    url: str | None = None,
-    *,
-    token: str | None = None,
-    token_file: str | os.PathLike[str] | None = None,
-    timeout_s: float | None = None,
-) -> Client:
-    """Return a client of a subscriber (or of a publisher: the API is the same). Nothing is sent yet.
-
-    Parameters
-    ----------
-    url : str, optional
-        By default ``CATERVA2_SUBSCRIBER``, else what the configuration file says, else
-        ``http://127.0.0.1:8002``.
-    token : str, optional
-        By default ``CATERVA2_TOKEN``, else what the configuration file says.
-    token_file : path, optional
-        File that holds the token.
-    timeout_s : float, optional
-        How long the other side may stay silent, in seconds; 30 by default.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is malformed.
-    """
-    settings = config.load(
-        config.ClientSettings, subscriber=url, token=token, token_file=token_file, timeout_s=timeout_s
-    )
-    return Client(settings)
 
 
 class Client(Mapping[str, Any]):
     """A connection to a subscriber, and the mapping of its roots.
 
-    ``client["foo"]`` is a `Root`, ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make
-    one with `connect`; it is a context manager, and can be used by several threads.
+    ``client["foo"]`` is a `Root`, ``client["foo/dir1"]`` a `Directory` in it, and
+    ``client["foo/dir1/ds-2d.b2nd"]`` an `Array`, a `Frame` or a `File`. Make one with `connect`; it is a
+    context manager, and can be used by several threads. It pickles as the URL of its subscriber.
 
     Parameters
     ----------
-    settings : ClientSettings
+    transport : Transport
     """
 
-    def __init__(self, settings: config.ClientSettings) -> None:
-        self._transport = Transport(settings.subscriber, settings.token, settings.timeout_s)
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._streams: set[EventStream] = set()
+        self._completion = Completion(lambda: names_of_all(transport))
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        return _unpickled, (self._transport.url,)
 
     def __enter__(self) -> Self:
         return self
@@ -124,10 +103,16 @@ class Client(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<Client of {self._transport.url}>"
 
+    def _repr_html_(self) -> str:
+        return client_html(self._transport.url)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self._completion.names()
+
     # -- the mapping -----------------------------------------------------------------------------
 
-    def __getitem__(self, path: str) -> Any:  # Any: a Root, an Array, a Frame or a File
-        """Return a root or open a dataset: one request.
+    def __getitem__(self, path: str) -> Any:  # Any: a Root, a Directory, an Array, a Frame or a File
+        """Return a root or a directory, or open a dataset: one request, two for a directory.
 
         Raises
         ------
@@ -135,12 +120,20 @@ class Client(Mapping[str, Any]):
         """
         parsed = parse_path(path, allow_root="/" not in path)
         if parsed.name:
-            info = self.info(path)
-            return _KINDS[info["kind"]](self._transport, info)
+            return self._below_root(parsed)
         for root in self.roots():
             if root.name == parsed.root:
                 return Root(self, root)
         raise NotFound(path, f"there is no root {path!r}")
+
+    def _below_root(self, path: DatasetPath) -> Any:  # Any: a Directory, an Array, a Frame or a File
+        try:
+            info = self.info(str(path))
+        except NotFound:
+            if next(rows_below(self._transport, str(path)), None) is None:
+                raise
+            return Directory(self, str(path))
+        return _KINDS[info["kind"]](self._transport, info)
 
     def __iter__(self) -> Iterator[str]:
         return iter([root.name for root in self.roots()])
@@ -152,10 +145,10 @@ class Client(Mapping[str, Any]):
         return isinstance(path, str) and self.get(path) is not None
 
     def get(self, path: str, default: Any = None) -> Any:
-        """Return a root or open a dataset; a default if there is none."""
+        """Return a root or a directory, or open a dataset; a default if there is none."""
         try:
             return self[path]
-        except NotFound:
+        except (NotFound, InvalidPath):
             return default
 
     # -- listings --------------------------------------------------------------------------------
@@ -180,19 +173,21 @@ class Client(Mapping[str, Any]):
         """
         if path is None:
             return [row for root in self for row in self.list(root)]
-        parsed = parse_path(path.rstrip("/"), allow_root=True)
-        rows = list(self._rows(check_root(parsed.root)))
-        if parsed.name:
-            rows = [row for row in rows if row.path == str(parsed) or row.path.startswith(f"{parsed}/")]
-            if not rows:
-                raise NotFound(str(parsed), f"there is nothing at {parsed.name!r} in root {parsed.root!r}")
-        return rows
+        return below(self._transport, path)
 
-    def _rows(self, root: str) -> Iterator[Row]:
-        after: str | None = ""
-        while after is not None:
-            rows, after = protocol.read_rows(self._transport.call(protocol.ask_rows(root, after)))
-            yield from rows
+    def tree(self, level: int | None = None, max_nodes: int = MAX_NODES) -> Tree:
+        """Return all roots and their datasets as a tree; see `Directory.tree`. Roots are its first level.
+
+        Raises
+        ------
+        Unavailable, Unauthorized
+        """
+        transport = self._transport
+        groups = (
+            (root.name, f"{root.datasets} datasets", rows_below(transport, root.name))
+            for root in self.roots()
+        )
+        return grow(transport.url, groups, level, max_nodes)
 
     def info(self, path: str) -> dict[str, Any]:
         """Return all metadata of a dataset.
@@ -354,9 +349,10 @@ class Client(Mapping[str, Any]):
         ----------
         path : str
         directory : path
-            Where to put it; made if it is not there.
+            Where to put it; made if it is not there. ``~`` is the home directory.
         progress : callable, optional
-            Called with the bytes that are there and the bytes of all, now and then.
+            Called with the bytes that are there and the bytes of all, now and then; in place of the bar
+            that a client shows which was made with ``progress=True``.
 
         Raises
         ------
@@ -366,63 +362,11 @@ class Client(Mapping[str, Any]):
         OSError
             If it cannot be written: no space, no permission, another download of it is under way.
         """
-        return download(self._transport, path, os.fspath(directory), progress)
+        directory = Path(directory).expanduser()
+        with self._transport.meter(path) as meter:
+            shown = meter.move_to if progress is None and meter is not None else progress
+            return download(self._transport, path, str(directory), shown)
 
 
-class Root(Mapping[str, Any]):
-    """A root, and the mapping of its datasets by their names below it.
-
-    Attributes
-    ----------
-    info : RootInfo
-        What was said of it when it was asked for.
-    """
-
-    def __init__(self, client: Client, info: RootInfo) -> None:
-        self._client = client
-        self.info = info
-
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.info.name
-
-    def __getitem__(self, name: str) -> Any:  # Any: an Array, a Frame or a File
-        """Open a dataset: one request.
-
-        Raises
-        ------
-        NotFound, InvalidPath, Unavailable
-        """
-        return self._client[f"{self.name}/{name}"]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([row.path.removeprefix(f"{self.name}/") for row in self.list()])
-
-    def __len__(self) -> int:
-        return len(self.list())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Open a dataset; a default if there is none."""
-        try:
-            return self[name]
-        except NotFound:
-            return default
-
-    def list(self) -> list[Row]:
-        """Return its datasets, sorted by path.
-
-        Raises
-        ------
-        NotFound, Unavailable, Unauthorized
-        """
-        return self._client.list(self.name)
-
-    def __repr__(self) -> str:
-        return f"<Root {self.name}: {self.info.datasets} datasets, {self.info.state}>"
+def _unpickled(url: str) -> Client:
+    return Client(configured_transport(url))

@@ -24,7 +24,7 @@ from caterva2.client.versions import next_etag
 from caterva2.errors import Caterva2Error, Changed, Unavailable
 from caterva2.model.path import parse_path
 
-__all__ = ["download"]
+__all__ = ["PartFile", "Version", "download", "version_of"]
 
 Progress = Callable[[int, int], None]
 
@@ -81,10 +81,17 @@ def download(transport: Transport, path: str, directory: str, progress: Progress
 
 
 def _current(transport: Transport, path: str) -> Version:
-    # The manifest, not the metadata, has the time of modification to the nanosecond
+    return version_of(path, transport.call(protocol.ask_manifest(path)).body)
+
+
+def version_of(path: str, manifest: bytes) -> Version:
+    """Return the version that the head of a manifest is of.
+
+    That, not the metadata, has the time of modification to the nanosecond.
+    """
     from caterva2.model.manifest import Head
 
-    head = Head.decode(transport.call(protocol.ask_manifest(path)).body)
+    head = Head.decode(manifest)
     return Version(path, head.etag, head.size, head.mtime_ns)
 
 

@@ -7,7 +7,6 @@ A synchronous transport (`caterva2.client.transport`) sends them; an asynchronou
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,8 +36,9 @@ __all__ = [
     "ask_roots",
     "ask_rows",
     "ask_selection",
+    "ask_stored",
+    "before",
     "dataset_url",
-    "error_of",
     "read_cached",
     "read_checked",
     "read_followed",
@@ -57,8 +57,6 @@ RAW = "application/vnd.caterva2.raw"
 PAGE_ROWS = 1000
 MAX_QUERY = 2000
 """Longest query of a GET; what is longer goes as the body of a POST."""
-
-PROBLEM_PREFIX = "urn:caterva2:problem:"
 
 T = TypeVar("T")
 
@@ -149,15 +147,29 @@ def ask_roots() -> Request:
     return Request("GET", "/api/roots")
 
 
-def ask_rows(root: str, after: str = "") -> Request:
+def ask_rows(root: str, after: str = "", limit: int = PAGE_ROWS) -> Request:
     """Ask for a page of a root's datasets; see `read_rows`.
+
+    Parameters
+    ----------
+    root : str
+    after : str
+        Names behind this text, in the order of their characters, are what is asked for; it need not be one.
+    limit : int
+        Most rows of the page.
 
     Raises
     ------
     InvalidPath
     """
-    query = urlencode({"limit": PAGE_ROWS} | ({"after": after} if after else {}))
+    query = urlencode({"limit": limit} | ({"after": after} if after else {}))
     return Request("GET", f"/api/catalogue/{check_root(root)}?{query}")
+
+
+def before(name: str) -> str:
+    """Return a text with which `ask_rows` asks for a name, if there is one, and then for those behind it."""
+    last = ord(name[-1]) - 1
+    return f"{name[:-1]}{chr(last if not 0xD800 <= last < 0xE000 else 0xD7FF)}\U0010ffff"
 
 
 def ask_info(path: str) -> Request:
@@ -233,18 +245,22 @@ def ask_events(pattern: str, last_id: str | None) -> Request:
     return Request("GET", f"/api/events?{urlencode({'pattern': check_pattern(pattern)})}", headers)
 
 
-def ask_selection(path: str, selection: Selection, etag: str | None, accept: str = NPY) -> Request:
-    """Ask for a part of an array, by default as ``.npy``.
+def ask_selection(
+    path: str, selection: Selection, etag: str | None, accept: str = NPY, field: str | None = None
+) -> Request:
+    """Ask for a part of an array, or of a field of it, by default as ``.npy``.
 
     Raises
     ------
     InvalidPath
     """
     query = f"slice_={','.join(map(str, selection.axes))}" if selection.axes else ""
+    if field is not None:
+        query = "&".join([*filter(None, [query]), urlencode({"field": field})])
     return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": accept}, query))
 
 
-def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
+def ask_points(path: str, indices: Sequence[Any], etag: str | None, field: str | None = None) -> Request:
     """Ask for elements of an array by lists of indices, as ``.npy``.
 
     Parameters
@@ -253,17 +269,20 @@ def ask_points(path: str, indices: Sequence[Any], etag: str | None) -> Request:
     indices : sequence
         For each dimension an integer, a (nested) list of integers, ``"start:stop:step"``, or None for all.
     etag : str or None
+    field : str, optional
+        Field of a structured dtype; all of them by default.
 
     Raises
     ------
     InvalidPath
     """
-    text = json.dumps(indices, separators=(",", ":"))
-    query = urlencode({"indices": text}, safe=":,[]")
+    asked = {"indices": indices} | ({} if field is None else {"field": field})
+    texts = asked | {"indices": json.dumps(indices, separators=(",", ":"))}
+    query = urlencode(texts, safe=":,[]")
     if len(query) <= MAX_QUERY:
         return Request("GET", *_named("/api/fetch/", path, etag, {"Accept": NPY}, query))
     target, headers = _named("/api/fetch/", path, etag, {"Accept": NPY})
-    body = f'{{"indices":{text}}}'.encode()
+    body = json.dumps(asked, separators=(",", ":")).encode()
     return Request("POST", target, headers | {"Content-Type": "application/json"}, body)
 
 
@@ -285,6 +304,20 @@ def ask_bytes(path: str, start: int, stop: int, etag: str | None) -> Request:
     InvalidPath
     """
     return Request("GET", *_named("/data/", path, etag, {"Range": f"bytes={start}-{stop - 1}"}))
+
+
+def ask_stored(path: str, start: int, stop: int | None, etag: str | None) -> Request:
+    """Ask for stored bytes up to an offset or the end; with a negative start, for so many of the last.
+
+    Raises
+    ------
+    InvalidPath
+    """
+    if not start and stop is None:
+        return Request("GET", *_named("/data/", path, etag, {}))
+    last = "" if stop is None else stop - 1
+    span = f"bytes={start}" if start < 0 else f"bytes={start}-{last}"
+    return Request("GET", *_named("/data/", path, etag, {"Range": span}))
 
 
 def ask_download(path: str, start: int, etag: str) -> Request:
@@ -372,92 +405,3 @@ def _understood(read: Callable[[], T]) -> T:
         raise errors.Caterva2Error(
             f"the answer cannot be understood ({error!r}): is that the address of a Caterva2 subscriber?"
         ) from error
-
-
-# -- errors ----------------------------------------------------------------------------------------
-
-
-def _kinds() -> dict[str, type[errors.Caterva2Error]]:
-    return {kind.slug: kind for kind in (getattr(errors, name) for name in errors.__all__)}
-
-
-KINDS = _kinds()
-"""Types of errors by their slug."""
-
-_MAKE: dict[type[errors.Caterva2Error], Callable[[str, Mapping[str, Any]], errors.Caterva2Error]] = {
-    errors.NotFound: lambda text, data: errors.NotFound(str(data.get("path", "")), text),
-    errors.InvalidRange: lambda text, data: errors.InvalidRange(text, int(data.get("size", 0))),
-    errors.TooLarge: lambda _, data: errors.TooLarge(
-        int(data.get("nbytes", 0)), int(data.get("limit_bytes", 0))
-    ),
-    errors.Changed: lambda _, data: errors.Changed(
-        str(data.get("path", "")), data.get("wanted_etag"), data.get("current_etag")
-    ),
-    errors.Unavailable: lambda text, data: errors.Unavailable(text, _seconds(data.get("retry_after_s"))),
-    errors.IntegrityError: lambda _, data: errors.IntegrityError(
-        str(data.get("path", "")),
-        str(data.get("source", "")),
-        int(data.get("offset", 0)),
-        int(data.get("size", 0)),
-    ),
-    errors.StateInUse: lambda _, data: errors.StateInUse(str(data.get("directory", "")), data.get("pid")),
-    errors.CannotListen: lambda text, data: errors.CannotListen(str(data.get("address", "")), text),
-}
-"""How errors that carry data are made from the members of a problem."""
-
-_BY_STATUS: dict[int, type[errors.Caterva2Error]] = {
-    400: errors.BadRequest,
-    401: errors.Unauthorized,
-    403: errors.Unauthorized,
-    404: errors.NotFound,
-    412: errors.Changed,
-    429: errors.Unavailable,
-    502: errors.Unavailable,
-    503: errors.Unavailable,
-    504: errors.Unavailable,
-}
-"""What an answer means that is no problem of ours: that of a proxy, or of another service."""
-
-
-def _seconds(value: Any) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        return 2.0
-    return seconds if math.isfinite(seconds) and seconds >= 0 else 2.0
-
-
-def error_of(reply: Reply, url: str) -> errors.Caterva2Error:
-    """Return the error that an answer of status 400 or more stands for (RFC 9457 problem details).
-
-    Parameters
-    ----------
-    reply : Reply
-    url : str
-        Who answered, for the message.
-    """
-    data = _problem(reply)
-    text = str(data.get("detail") or "")
-    kind = KINDS.get(str(data.get("type", "")).removeprefix(PROBLEM_PREFIX)) if data else None
-    if kind is None:
-        kind = _BY_STATUS.get(reply.status, errors.Caterva2Error)
-        text = f"{url} answered {reply.status}" + (
-            f": {text}" if text else ", not as a Caterva2 service does"
-        )
-    if "retry_after_s" not in data:
-        data = {**data, "retry_after_s": reply.headers.get("Retry-After")}
-    try:
-        error = _MAKE[kind](text, data) if kind in _MAKE else kind(text)
-    except (TypeError, ValueError):
-        error = errors.Caterva2Error(text)
-    if text:
-        error.args = (text,)
-    return error
-
-
-def _problem(reply: Reply) -> dict[str, Any]:
-    try:
-        data = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}

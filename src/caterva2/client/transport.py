@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from caterva2.client.blocks import Decoders
-from caterva2.client.protocol import Reply, Request, error_of
+from caterva2.client.problems import error_of
+from caterva2.client.progress import Meter
+from caterva2.client.protocol import Reply, Request
+from caterva2.client.retries import Retries, busy_s
+from caterva2.client.underway import UnderWay
 from caterva2.client.wire import Answer, NotConnected, Wire
 from caterva2.config import Token
 from caterva2.errors import Caterva2Error, Unavailable
@@ -20,6 +27,15 @@ CONNECT_S = 5.0
 
 PIECE_BYTES = 256 * 1024
 """How much is read at once: from here on larger pieces gain nothing."""
+
+COUNTED_BYTES = 1024 * 1024
+"""How often who watches is told of what has come, in bytes."""
+
+SLOW_BYTES_PER_S = 256 * 1024
+"""What is asked for may be fetched from far away first, this slowly, in decoded bytes per second."""
+
+_RESTARTING = (errno.ECONNREFUSED, errno.ECONNRESET)
+"""Failures to connect that pass when a service has been restarted."""
 
 _NOT_IN_A_LINE = re.compile(r"[\r\n\0]")
 
@@ -38,6 +54,7 @@ class Body:
 
     def __init__(self, answer: Answer, url: str) -> None:
         self._answer = answer
+        self._count: _Count | None = None
         self.url = url
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
@@ -53,9 +70,12 @@ class Body:
             If the connection broke.
         """
         try:
-            return self._answer.read(None if size < 0 else size)
+            data = self._answer.read(None if size < 0 else size)
         except OSError as error:
             raise broken(self.url, error) from error
+        if self._count is not None:
+            self._count.add(len(data))
+        return data
 
     def read_exactly(self, size: int) -> bytes:
         """Return exactly `size` bytes.
@@ -79,6 +99,15 @@ class Body:
         Unavailable
             If the body ends before the buffer is full.
         """
+        if self._count is None:
+            self._fill(target)
+            return
+        for first in range(0, len(target), COUNTED_BYTES):
+            piece = target[first : first + COUNTED_BYTES]
+            self._fill(piece)
+            self._count.add(len(piece))
+
+    def _fill(self, target: memoryview) -> None:
         try:
             count = self._answer.read_into(target)
         except OSError as error:
@@ -100,9 +129,44 @@ class Body:
         except OSError as error:
             raise broken(self.url, error) from error
 
+    @contextmanager
+    def counted(self, meter: Meter | None, nbytes: int) -> Iterator[None]:
+        """Count what is read while inside, in the measure of its `nbytes` decoded bytes.
+
+        If reading fails, nothing of it counts.
+        """
+        length = self.headers.get("Content-Length", "")
+        if meter is None or not length.isdigit() or not int(length):
+            yield
+            return
+        self._count = _Count(meter, nbytes / int(length))
+        try:
+            yield
+        except BaseException:
+            meter.add(-self._count.said)
+            raise
+        finally:
+            self._count = None
+
     def stop(self) -> None:
         """End the reading of another thread: it sees the end of the body, or a broken connection."""
         self._answer.stop()
+
+
+class _Count:
+    """Tells a meter how much has come, as decoded bytes."""
+
+    def __init__(self, meter: Meter, scale: float) -> None:
+        self._meter = meter
+        self._scale = scale
+        self._come = 0
+        self.said = 0
+
+    def add(self, nbytes: int) -> None:
+        self._come += nbytes
+        done = int(self._come * self._scale)
+        self._meter.add(done - self.said)
+        self.said = done
 
 
 class Transport:
@@ -116,6 +180,8 @@ class Transport:
         Sent with each request.
     timeout_s : float
         How long the other side may stay silent, in seconds.
+    progress : bool
+        Whether what takes long shows a bar.
 
     Attributes
     ----------
@@ -125,8 +191,9 @@ class Transport:
         Is told the headers of each answer that is no error.
     """
 
-    def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
+    def __init__(self, url: str, token: Token | None, timeout_s: float, *, progress: bool = False) -> None:
         self.url = url
+        self._bar = threading.Lock() if progress else None
         self.timeout_s = timeout_s
         self.heard: Callable[[Mapping[str, str]], None] | None = None
         self.decoders = Decoders()
@@ -141,7 +208,7 @@ class Transport:
         self._wire.close()
         self.decoders.close()
 
-    def call(self, request: Request) -> Reply:
+    def call(self, request: Request, *, silence_s: float | None = None) -> Reply:
         """Send a request and return its answer, which is not an error.
 
         Raises
@@ -151,11 +218,19 @@ class Transport:
         Unavailable
             If nobody answers.
         """
-        with self.open(request) as body:
+        with self.open(request, silence_s=silence_s) as body:
             return Reply(body.status, body.headers, body.read())
 
     @contextmanager
-    def open(self, request: Request, *, silence_s: float | None = None) -> Iterator[Body]:
+    def open(
+        self,
+        request: Request,
+        *,
+        silence_s: float | None = None,
+        nbytes: int = 0,
+        retries: Retries | None = None,
+        under_way: UnderWay | None = None,
+    ) -> Iterator[Body]:
         """Send a request and let its answer, which is not an error, be read.
 
         Parameters
@@ -163,6 +238,13 @@ class Transport:
         request : Request
         silence_s : float, optional
             How long the other side may stay silent, where it is not the time-out of this transport.
+        nbytes : int
+            Size of what is asked for, decoded, in bytes: the answer may take longer to begin if that is much.
+        retries : Retries, optional
+            How often to try again where that may help; by default for as long as the time-out of this
+            transport.
+        under_way : UnderWay, optional
+            Lets another thread stop it.
 
         Raises
         ------
@@ -171,7 +253,14 @@ class Transport:
         Unavailable
             If nobody answers.
         """
-        answer = self._send(request, silence_s or self.timeout_s)
+        silence_s = silence_s or self.timeout_s
+        patience = _Patience(
+            silence_s,
+            silence_s + nbytes / SLOW_BYTES_PER_S,
+            retries or self.retries(),
+            under_way or UnderWay(),
+        )
+        answer = self._accepted(request, patience)
         try:
             body = Body(answer, self.url)
             if answer.status >= 300:
@@ -182,20 +271,51 @@ class Transport:
         finally:
             self._wire.release(answer)
 
-    def _send(self, request: Request, silence_s: float) -> Answer:
-        message, connect_s = self._message(request), min(CONNECT_S, silence_s)
-        try:
-            return self._wire.send(message, connect_s, silence_s)
-        except (TimeoutError, NotConnected) as error:
-            raise broken(self.url, error) from error
-        except OSError as error:
-            # The server may close a connection at the moment when it is used again
-            if not request.idempotent:
+    def meter(self, what: str, nbytes: int | None = None) -> AbstractContextManager[Meter | None]:
+        """Return what shows how far something is that may take long: a context of a `Meter`.
+
+        There is none where bars are not wanted, or something else has one already.
+        """
+        return _NO_METER if self._bar is None else _one_meter(self._bar, what, nbytes)
+
+    def retries(self) -> Retries:
+        """Return how often a request that is sent now is to be tried."""
+        return Retries(self.timeout_s)
+
+    def _accepted(self, request: Request, patience: _Patience) -> Answer:
+        """Send a request, again where the service has too much to do; return its answer."""
+        while True:
+            answer = self._send(request, patience)
+            if answer.status not in (429, 503) or not request.idempotent:
+                return answer
+            wait_s = busy_s(Reply(answer.status, answer.headers, b""))
+            if wait_s is None or not patience.again(wait_s):
+                return answer
+            self._wire.release(answer)
+
+    def _send(self, request: Request, patience: _Patience) -> Answer:
+        """Send a request, again where the connection fails; return its answer, whatever that says."""
+        message, anew = self._message(request), False
+        while True:
+            try:
+                return self._wire.send(
+                    message,
+                    min(CONNECT_S, patience.silence_s),
+                    patience.silence_s,
+                    first_s=patience.first_s,
+                    anew=anew,
+                    under_way=patience.under_way,
+                )
+            except TimeoutError as error:
                 raise broken(self.url, error) from error
-        try:
-            return self._wire.send(message, connect_s, silence_s, anew=True)
-        except OSError as error:
-            raise broken(self.url, error) from error
+            except NotConnected as error:  # nothing was sent
+                if error.errno not in _RESTARTING or not patience.again():
+                    raise broken(self.url, error) from error
+            except OSError as error:
+                # The server may close a connection at the moment when it is used again
+                if not request.idempotent or not (patience.again() if anew else patience.going_on):
+                    raise broken(self.url, error) from error
+                anew = True
 
     def _message(self, request: Request) -> bytes:
         headers = {**self._headers, **request.headers}
@@ -208,6 +328,40 @@ class Transport:
         if any(map(_NOT_IN_A_LINE.search, lines)):
             raise Caterva2Error(f"{request.target!r} cannot be asked for: a header would take several lines")
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + (request.body or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long one request is waited for, for its first byte and between others, and how often it is sent."""
+
+    silence_s: float
+    first_s: float
+    retries: Retries
+    under_way: UnderWay
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it was not stopped."""
+        return not self.under_way.stopped.is_set()
+
+    def again(self, least_s: float = 0.0) -> bool:
+        """Pause, and return whether to send it again."""
+        return self.retries.wait(self.under_way.stopped, least_s)
+
+
+_NO_METER: AbstractContextManager[None] = nullcontext()
+
+
+@contextmanager
+def _one_meter(bar: threading.Lock, what: str, nbytes: int | None) -> Iterator[Meter | None]:
+    if not bar.acquire(blocking=False):
+        yield None
+        return
+    try:
+        with Meter(what, nbytes) as meter:
+            yield meter
+    finally:
+        bar.release()
 
 
 class BrokenOff(Unavailable):

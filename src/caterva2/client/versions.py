@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from caterva2.client import protocol
+from caterva2.client.progress import Meter
 from caterva2.client.protocol import Request
 from caterva2.client.transport import Body, BrokenOff, Transport
+from caterva2.client.underway import UnderWay
 from caterva2.errors import Changed, Unavailable
 
 __all__ = ["newest_of", "next_etag", "read_version"]
@@ -26,7 +29,15 @@ T = TypeVar("T")
 
 
 def read_version(
-    transport: Transport, request: Request, path: str, etag: str, read: Callable[[Body], T]
+    transport: Transport,
+    request: Request,
+    path: str,
+    etag: str,
+    read: Callable[[Body], T],
+    *,
+    nbytes: int = 0,
+    under_way: UnderWay | None = None,
+    meter: Meter | None = None,
 ) -> T:
     """Send a request that names a version, and return what is read of its answer.
 
@@ -38,6 +49,10 @@ def read_version(
         The version that it names.
     read : callable
         Reads the answer; called again if that broke off.
+    nbytes, under_way
+        As for `Transport.open`.
+    meter : Meter, optional
+        Counts what has come of `nbytes`.
 
     Raises
     ------
@@ -47,20 +62,33 @@ def read_version(
     Caterva2Error
         As `Transport.open` and `read` do.
     """
-    try:
+    under_way, retries = under_way or UnderWay(), transport.retries()
+    while True:
         try:
-            with transport.open(request) as body:
+            with (
+                transport.open(request, nbytes=nbytes, retries=retries, under_way=under_way) as body,
+                body.counted(meter, nbytes),
+            ):
                 return read(body)
         except BrokenOff:  # perhaps since it was replaced: then the next answer says so
-            with transport.open(request) as body:
-                return read(body)
-    except Changed as error:
-        current = error.current_etag or next_etag(transport, path, etag)
-        raise Changed(path, etag, current) from error
+            if not retries.wait(under_way.stopped):
+                raise
+        except Changed as error:
+            current = error.current_etag or next_etag(transport, path, etag, under_way.stopped)
+            raise Changed(path, etag, current) from error
 
 
-def next_etag(transport: Transport, path: str, etag: str) -> str | None:
+def next_etag(
+    transport: Transport, path: str, etag: str, stopped: threading.Event | None = None
+) -> str | None:
     """Return the version that is current, as soon as it is another one.
+
+    Parameters
+    ----------
+    transport : Transport
+    path, etag : str
+    stopped : Event, optional
+        Ends the waiting.
 
     Returns
     -------
@@ -72,6 +100,7 @@ def next_etag(transport: Transport, path: str, etag: str) -> str | None:
     NotFound
         If the dataset was deleted.
     """
+    stopped = stopped or threading.Event()
     deadline, pause_s = time.monotonic() + NEXT_WAIT_S, FIRST_PAUSE_S
     while True:
         try:
@@ -80,9 +109,8 @@ def next_etag(transport: Transport, path: str, etag: str) -> str | None:
             current = etag
         if current != etag:
             return current
-        if time.monotonic() + pause_s > deadline:
+        if time.monotonic() + pause_s > deadline or stopped.wait(pause_s):
             return None
-        time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

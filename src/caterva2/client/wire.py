@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from caterva2.client.underway import UnderWay
+
 if TYPE_CHECKING:
     import ssl
 
@@ -122,8 +124,9 @@ class Answer:
     headers : Headers
     """
 
-    def __init__(self, sock: socket.socket, parsed: _Parsed) -> None:
+    def __init__(self, sock: socket.socket, parsed: _Parsed, under_way: UnderWay | None = None) -> None:
         self._sock = sock
+        self._under_way = under_way
         self._parsed = parsed
         self.status, self.headers = parsed.status, parsed.headers
         # With a length, and without anything else that frames it, the parser is not needed for the rest
@@ -254,7 +257,16 @@ class Wire:
         """Close the connections that are idle."""
         _close_all(self._idle)
 
-    def send(self, message: bytes, connect_s: float, silence_s: float, *, anew: bool = False) -> Answer:
+    def send(
+        self,
+        message: bytes,
+        connect_s: float,
+        silence_s: float,
+        *,
+        first_s: float | None = None,
+        anew: bool = False,
+        under_way: UnderWay | None = None,
+    ) -> Answer:
         """Send a request, and return its answer once the head of that has come.
 
         Parameters
@@ -263,8 +275,12 @@ class Wire:
             Head and body of the request.
         connect_s, silence_s : float
             How long a connection may take, and how long the other side may stay silent, in seconds.
+        first_s : float, optional
+            How long it may be silent before the answer begins, where that is longer.
         anew : bool
             On a new connection: of those that are idle, more than one may have ended.
+        under_way : UnderWay, optional
+            Is told of the connection, until that is released.
 
         Raises
         ------
@@ -275,8 +291,9 @@ class Wire:
         """
         sock = (None if anew else self._take()) or self._connect(connect_s)
         try:
-            if sock.gettimeout() != silence_s:
-                sock.settimeout(silence_s)
+            if under_way is not None:
+                under_way.add(sock)
+            _set_timeout(sock, first_s or silence_s)
             with suppress(BrokenPipeError, ConnectionResetError):  # an answer may have come before
                 sock.sendall(message)
             parsed, size = _Parsed(), 0
@@ -286,14 +303,19 @@ class Wire:
                 if not data or size > MAX_HEAD_BYTES:
                     raise Broken("the connection was closed before an answer")
                 parsed.feed(data)
-            return Answer(sock, parsed)
+            _set_timeout(sock, silence_s)
+            return Answer(sock, parsed, under_way)
         except BaseException:
+            if under_way is not None:
+                under_way.remove(sock)
             sock.close()
             raise
 
     def release(self, answer: Answer) -> None:
         """Keep the connection of an answer, if it can be used again; close it otherwise."""
         sock = answer._sock
+        if answer._under_way is not None:
+            answer._under_way.remove(sock)
         if not (answer.done and answer._parsed.keep) or len(self._idle) >= IDLE_CONNECTIONS:
             sock.close()
         else:
@@ -336,6 +358,11 @@ class Wire:
 
             self._tls = ssl.create_default_context()
         return self._tls
+
+
+def _set_timeout(sock: socket.socket, seconds: float) -> None:
+    if sock.gettimeout() != seconds:  # setting it is a system call
+        sock.settimeout(seconds)
 
 
 def _close_all(idle: deque[socket.socket]) -> None:

@@ -3,7 +3,7 @@
 Published are regular files, at any depth, by the names below. Not published are
 
 - names that begin with ``.`` or end with one of `TEMPORARY_SUFFIXES`: hidden or temporary, and all that is
-  below such a directory;
+  below such a directory; but for those in `ZARR_V2_METADATA`;
 - names that are no valid UTF-8, have control characters or backslashes, or are too long with their root
   (`caterva2.model.path`);
 - sockets, fifos and devices;
@@ -29,6 +29,9 @@ __all__ = ["TEMPORARY_SUFFIXES", "Found", "Scan", "Scanner", "is_hidden"]
 TEMPORARY_SUFFIXES = ("~", ".part", ".partial", ".tmp", ".temp", ".swp", ".swx", ".crdownload")
 """Endings, in lower case, of the names that editors and downloads give to files that are not ready."""
 
+ZARR_V2_METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata"})
+"""Files that say what the arrays and groups of a Zarr directory of format 2 are."""
+
 MAX_DEPTH = 64
 """Directories within directories."""
 
@@ -40,7 +43,9 @@ log = structlog.get_logger(__name__)
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or directory of this base name is hidden or temporary."""
-    return name.startswith(".") or name.lower().endswith(TEMPORARY_SUFFIXES)
+    if name.startswith("."):
+        return name not in ZARR_V2_METADATA
+    return name.lower().endswith(TEMPORARY_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)

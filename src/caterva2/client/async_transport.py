@@ -1,0 +1,267 @@
+"""Sending requests and reading answers on an event loop, with our errors. Connections are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
+
+import aiohttp
+from yarl import URL
+
+from caterva2.client.decoding import Decoding
+from caterva2.client.problems import error_of
+from caterva2.client.protocol import Reply, Request
+from caterva2.client.transport import CONNECT_S, BrokenOff, broken
+from caterva2.client.wire import NotConnected
+from caterva2.config import Token
+from caterva2.errors import Caterva2Error
+
+__all__ = ["AsyncBody", "AsyncTransport"]
+
+CONNECTIONS = 32
+"""Most connections at once; requests beyond wait until one is free."""
+
+CLOSE_S = 1.0
+"""How long connections may take to close that nobody uses any more, in seconds."""
+
+MAX_JSON_BYTES = 1 << 30
+"""Longest answer that is read whole without knowing what it should have, in bytes."""
+
+
+class AsyncBody:
+    """The body of an answer, as it arrives.
+
+    Attributes
+    ----------
+    url : str
+        Of the service.
+    status : int
+    headers : mapping
+        Case-insensitive.
+    """
+
+    def __init__(self, answer: aiohttp.ClientResponse, url: str) -> None:
+        self._answer = answer
+        self.url = url
+        self.status = answer.status
+        self.headers: Mapping[str, str] = answer.headers
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield what comes, as soon as it comes.
+
+        Raises
+        ------
+        Unavailable
+            If the connection broke.
+        """
+        try:
+            async for piece in self._answer.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, OSError) as error:
+            fail(self.url, error)
+
+    async def read(self, most: int) -> bytes:
+        """Return all of it.
+
+        Raises
+        ------
+        Caterva2Error
+            If it is more than so many bytes.
+        Unavailable
+            If the connection broke.
+        """
+        parts, count = [], 0
+        async for piece in self.pieces():
+            count += len(piece)
+            if count > most:
+                raise Caterva2Error(f"{self.url} sent more than was asked for")
+            parts.append(piece)
+        return b"".join(parts)
+
+    async def read_into(self, target: memoryview) -> None:
+        """Fill a buffer of bytes with it.
+
+        Raises
+        ------
+        Unavailable
+            If it ends before the buffer is full.
+        Caterva2Error
+            If it does not end then.
+        """
+        position = 0
+        async for piece in self.pieces():
+            if position + len(piece) > len(target):
+                raise Caterva2Error(f"{self.url} sent more than was asked for")
+            target[position : position + len(piece)] = piece
+            position += len(piece)
+        if position < len(target):
+            raise BrokenOff(f"{self.url} broke the answer off; try again")
+
+
+class AsyncTransport:
+    """Sends requests to one service, on one event loop at a time.
+
+    Parameters
+    ----------
+    url : str
+        Of the service, without a slash at the end.
+    token : Token or None
+        Sent with each request.
+    timeout_s : float
+        How long the other side may stay silent, in seconds.
+
+    Attributes
+    ----------
+    decoding : Decoding
+        The threads that decode what comes.
+    """
+
+    def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
+        self.url = url
+        self.timeout_s = timeout_s
+        self.decoding = Decoding(CONNECTIONS)
+        self._base = str(URL(url)).rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._headers = {"Accept": "application/json", "User-Agent": "caterva2"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
+
+    async def close(self) -> None:
+        """Close the connections at once, those in use as well, and end the threads."""
+        session, self._session = self._session, None
+        self.decoding.close()
+        if session is not None:
+            await session.close()
+
+    def close_soon(self) -> None:
+        """Close the connections from any thread, also when their event loop has ended."""
+        session, loop = self._session, self._loop
+        if session is None or loop is None:
+            return
+        if not loop.is_running():
+            self._forget()
+        elif loop is _running_loop():
+            self._closing = loop.create_task(self.close())
+        else:
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self.close(), loop).result(CLOSE_S)
+
+    def _forget(self) -> None:
+        """Give up the connections of an event loop that does not run."""
+        session, self._session = self._session, None
+        if session is not None and session.connector is not None:
+            session.connector._close()  # its `close` wants to be awaited
+            session.detach()
+
+    async def call(self, request: Request) -> Reply:
+        """Send a request and return its answer, which is not an error.
+
+        Raises
+        ------
+        Caterva2Error
+            What the answer stands for, if it is one.
+        Unavailable
+            If nobody answers.
+        """
+        async with self.open(request) as body:
+            return Reply(body.status, body.headers, await body.read(MAX_JSON_BYTES))
+
+    @asynccontextmanager
+    async def open(self, request: Request, *, silence_s: float | None = None) -> AsyncIterator[AsyncBody]:
+        """Send a request and let its answer, which is not an error, be read.
+
+        When the context is left before the end of the answer, or by a cancellation, its connection is closed.
+
+        Parameters
+        ----------
+        request : Request
+        silence_s : float, optional
+            How long the other side may stay silent, where it is not the time-out of this transport.
+
+        Raises
+        ------
+        Caterva2Error
+            What the answer stands for, if it is one.
+        Unavailable
+            If nobody answers.
+        RuntimeError
+            If this is another event loop than before.
+        """
+        answer = await self._send(request, silence_s or self.timeout_s)
+        try:
+            body = AsyncBody(answer, self.url)
+            if answer.status >= 300:
+                raise error_of(
+                    Reply(answer.status, answer.headers, await body.read(MAX_JSON_BYTES)), self.url
+                )
+            yield body
+        finally:
+            answer.release()  # which closes the connection unless all has come
+
+    async def _send(self, request: Request, silence_s: float) -> aiohttp.ClientResponse:
+        try:
+            return await self._send_once(request, silence_s)
+        except (aiohttp.ClientConnectorError, TimeoutError) as error:
+            fail(self.url, error)
+        except (aiohttp.ClientError, OSError) as error:
+            # The server may close a connection at the moment when it is used again
+            if not request.idempotent:
+                fail(self.url, error)
+        try:
+            return await self._send_once(request, silence_s)
+        except (aiohttp.ClientError, OSError) as error:
+            fail(self.url, error)
+
+    async def _send_once(self, request: Request, silence_s: float) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=min(CONNECT_S, silence_s), sock_read=silence_s
+        )
+        try:
+            return await self._here().request(
+                request.method,
+                URL(self._base + request.target, encoded=True),
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+                timeout=timeout,
+            )
+        except ValueError as error:  # of a header that would take several lines
+            raise Caterva2Error(f"{request.target!r} cannot be asked for: {error}") from error
+
+    def _here(self) -> aiohttp.ClientSession:
+        """Return the session of this event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop.is_closed():
+            self._forget()
+        if self._session is None:
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                skip_auto_headers=("Accept-Encoding",),
+                auto_decompress=False,
+            )
+        elif self._loop is not loop:
+            raise RuntimeError("an AsyncClient belongs to one event loop: make one for each")
+        return self._session
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def fail(url: str, error: aiohttp.ClientError | OSError) -> NoReturn:
+    """Raise a failure of the connection as an error that says what to do."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        raise broken(url, NotConnected(cause.errno, cause.strerror or str(cause))) from error
+    if isinstance(error, TimeoutError):
+        raise broken(url, error) from error
+    raise broken(url, ConnectionError(str(error))) from error
