@@ -19,6 +19,7 @@ FOR_SHELLS = ("completion",)  # what it prints is for a shell
 READS = {
     "roots": [[]],
     "list": [[], ["foo"], ["foo/dir1"]],
+    "tree": [[], ["foo"], ["foo/dir1"]],
     "info": [[], ["foo/cube.b2nd"], ["foo/README.md"], ["foo/ds-hello.b2frame"]],
     "show": [["foo/cube.b2nd[0, 0]"], ["foo/README.md"], ["foo/odd [1] é.b2nd"]],
     "follow": [["foo/ds-1d.b2nd"]],

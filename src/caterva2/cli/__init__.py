@@ -35,6 +35,7 @@ _READ, _CACHE, _SERVE, _SETUP = "Reading", "Cache", "Services", "Setting up"
 VERBS: dict[str, Verb] = {
     "roots": Verb("caterva2.cli.listing:roots", _READ, "List the roots: who publishes what."),
     "list": Verb("caterva2.cli.listing:list_", _READ, "List the datasets of a root, or of all."),
+    "tree": Verb("caterva2.cli.listing:tree", _READ, "Show directories and datasets as a tree."),
     "info": Verb("caterva2.cli.listing:info", _READ, "Show a dataset's metadata, or what is followed."),
     "show": Verb("caterva2.cli.showing:show", _READ, "Print a dataset, or a slice: 'foo/x.b2nd[0, 10:20]'."),
     "follow": Verb("caterva2.cli.following:follow", _READ, "Keep datasets current at the subscriber."),

@@ -34,6 +34,7 @@ WHERE_FILES = 1
 
 _TAKES: dict[str, Literal["dataset", "root", "file"]] = {
     "list": "dataset",
+    "tree": "dataset",
     "info": "dataset",
     "show": "dataset",
     "follow": "dataset",
@@ -52,7 +53,9 @@ _TAKES: dict[str, Literal["dataset", "root", "file"]] = {
 }
 """What verbs take that is no option."""
 
-_ONE = frozenset({"list", "info", "show", "url", "sources", "events", "cache ls", "cache fsck", "download"})
+_ONE = frozenset(
+    {"list", "tree", "info", "show", "url", "sources", "events", "cache ls", "cache fsck", "download"}
+)
 """Verbs of which only the first is of that kind; what follows the dataset of a download is a directory."""
 
 _FILES = ("file", "ca", "credentials", "certificate", "key", "state")

@@ -76,6 +76,8 @@ def names_like(transport: Transport, stem: str) -> list[str]:
 def names_near(transport: Transport, path: str) -> list[str]:
     """Return names that a path that is not there may have been meant to be, the likeliest first.
 
+    Of a directory it is its own; of what is there after all there is none.
+
     Raises
     ------
     Caterva2Error
@@ -87,6 +89,8 @@ def names_near(transport: Transport, path: str) -> list[str]:
         return [f"{other}/{name}" if name else other for other in near]
     known = [row.path for row in _some_rows(transport, root)]
     parents = {path[:end] for path in known for end in range(len(path)) if path[end] == "/"} - {root}
+    if path in known or path in parents:
+        return [path] if path in parents else []
     elsewhere = [other for other in known if other.endswith(f"/{name.rpartition('/')[2]}")]
     return list(
         dict.fromkeys([*elsewhere, *get_close_matches(path, [*known, *sorted(parents)], n=3, cutoff=0.75)])

@@ -15,7 +15,7 @@ from caterva2.client import Client, connect
 from caterva2.client.transport import Transport
 from caterva2.errors import Caterva2Error, NotFound
 
-__all__ = ["BusOptions", "Connection", "Json"]
+__all__ = ["BusOptions", "Connection", "Json", "is_a_directory"]
 
 NEAR_S = 2.0
 """How long the look-up of names that are near may take the other side, in seconds."""
@@ -53,8 +53,12 @@ class Connection:
             try:
                 yield client
             except NotFound as error:
-                if near := self._near(error.path):
-                    raise NotFound(error.path, f"{error}; did you mean {' or '.join(near)}?") from error
+                near = self._near(error.path)
+                if error.path in near:
+                    raise is_a_directory(error.path) from error
+                if near:
+                    names = " or ".join(map(repr, near))
+                    raise NotFound(error.path, f"{error}; did you mean {names}?") from error
                 raise
 
     def transport(self, silence_s: float) -> Transport:
@@ -72,9 +76,14 @@ class Connection:
         from caterva2.cli.names import names_near
 
         try:
-            return [repr(name) for name in names_near(self.transport(NEAR_S), path)]
+            return names_near(self.transport(NEAR_S), path)
         except Caterva2Error:
             return []  # what went wrong first is what is to be said
+
+
+def is_a_directory(path: str) -> NotFound:
+    """Return that a directory is no dataset, with what to do."""
+    return NotFound(path, f"{path!r} is a directory: cat2 list {path} prints the datasets in it")
 
 
 @Parameter(name="*")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from caterva2.cli.options import Connection, Json
+from caterva2.cli.options import Connection, Json, is_a_directory
 from caterva2.cli.output import human_bytes, human_shape, print_json, width
 from caterva2.client import Array, Client, File, Frame, Timing
 from caterva2.client.versions import newest_of
@@ -126,11 +126,14 @@ def _open(client: Client, path: str) -> tuple[Array | Frame | File, Part]:
     if name and "/" not in name:
         raise NotFound(name, f"{name!r} is a root: name a dataset in it, as cat2 list {name} prints them")
     try:
-        return client[name], part
+        dataset = client[name]
     except NotFound:
-        if name == path or (whole := client.get(path)) is None:
+        if name == path or (dataset := client.get(path)) is None:
             raise
-        return whole, Part(path)
+        part = Part(path)
+    if not isinstance(dataset, Array | Frame | File):
+        raise is_a_directory(part.path)
+    return dataset, part
 
 
 def _check_field(array: Array, field: str | None) -> None:
