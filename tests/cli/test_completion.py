@@ -16,6 +16,11 @@ from pathlib import Path
 import pytest
 
 from caterva2.cli import FAMILIES, VERBS
+from caterva2.cli.candidates import print_candidates
+from caterva2.cli.names import PAGES, names_like, names_near
+from caterva2.client.protocol import Request
+from caterva2.client.transport import Transport
+from caterva2.testing.cluster import Cluster, running_cluster
 
 PATIENCE_S = 60.0
 """Most that a shell may take to show something; a machine may be busy."""
@@ -26,9 +31,7 @@ def complete(cat2, capsys):
     """Return what may stand in place of the last of some words."""
 
     def complete(*words: str, code: int = 0) -> list[str]:
-        from caterva2.cli import main
-
-        assert main(["__complete", *words]) == code
+        assert print_candidates(words, PATIENCE_S) == code
         out, err = capsys.readouterr()
         assert err == ""
         return [line.partition("\t")[0] for line in out.splitlines() if line]
@@ -91,6 +94,36 @@ def test_silence_where_nobody_answers(complete, monkeypatch) -> None:
 )
 def test_a_line_is_cut_as_bash_cuts_it(complete, line, found) -> None:
     assert complete("--line", line) == found
+
+
+class Counting(Transport):
+    """Counts the requests."""
+
+    asked = 0
+
+    def call(self, request: Request, **options):
+        self.asked += 1
+        return super().call(request, **options)
+
+
+def test_few_requests_however_much_there_is(tmp_path) -> None:
+    root = tmp_path / "root"
+    for directory in ("many", "more"):
+        (root / directory / "deep").mkdir(parents=True)
+        for n in range(1500):
+            (root / directory / "deep" / f"{n:04}.txt").touch()
+    (root / "zulu.txt").touch()
+    with running_cluster(Cluster(tmp_path / "state", {"foo": root})) as running:
+        transport = Counting(running.url, None, PATIENCE_S)
+        assert names_like(transport, "foo/") == ["foo/many/", "foo/more/", "foo/zulu.txt"]
+        assert transport.asked <= 3
+        assert names_like(transport, "foo/mo") == ["foo/more/"]
+        assert names_like(transport, "foo/more/deep/149") == [f"foo/more/deep/149{n}.txt" for n in range(10)]
+        assert len(names_like(transport, "foo/many/deep/")) == 200, "more is of no use"
+        transport.asked = 0
+        assert names_near(transport, "foo/many/deap/0001.txt")[0] == "foo/many/deep/0001.txt"
+        assert transport.asked <= PAGES + 1
+        transport.close()
 
 
 # -- real shells -----------------------------------------------------------------------------------

@@ -3,13 +3,12 @@
 A shell calls ``cat2 __complete WORD…`` with the words of the line up to the cursor, the last of which is to
 be completed (it may be empty). It is answered a line for each candidate: what replaces the word, and behind a
 tab what that is. The exit code is 1 where the name of a file belongs there, which shells know better. Nothing
-is ever said of what goes wrong, and it ends within a second or so. bash cuts lines in a way of its own: it
+is ever said of what goes wrong, and it ends within two seconds. bash cuts lines in a way of its own: it
 calls ``cat2 __complete --line LINE``, and is answered what replaces the part that it has cut.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,10 +22,10 @@ from caterva2.cli import FAMILIES, VERBS
 
 __all__ = ["Candidate", "candidates", "print_candidates"]
 
-SILENCE_S = 0.5
+SILENCE_S = 1.0
 """How long the subscriber may be silent, in seconds."""
 
-PATIENCE_S = 1.0
+PATIENCE_S = 2.0
 """How long all of it may take, in seconds."""
 
 WHERE_FILES = 1
@@ -87,27 +86,40 @@ class _FileWanted(Exception):
     """The name of a file belongs at the cursor."""
 
 
-def print_candidates(words: Sequence[str]) -> int:
-    """Print what may stand in place of the last of some words; return the exit code."""
-    watchdog = threading.Timer(PATIENCE_S, os._exit, (0,))  # a name server may be silent for longer
-    watchdog.daemon = True
-    watchdog.start()
+def print_candidates(words: Sequence[str], patience_s: float = PATIENCE_S) -> int:
+    """Print what may stand in place of the last of some words; return the exit code.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Those behind ``cat2``; or ``--line`` and a line.
+    patience_s : float
+        How long it may take, in seconds; then nothing is printed.
+    """
     cut = 0
-    try:
-        if words[:1] == ["--line"]:
-            words, cut = _split("".join(words[1:2]))
-        elif words[:1] == ["--"]:
-            words = words[1:]
-        found = candidates(words)
-    except _FileWanted:
-        return WHERE_FILES
-    except Exception:  # whatever it is, a line that is being written is not the place to say it
-        return 0
-    finally:
-        watchdog.cancel()
+    match list(words):
+        case ["--line", line]:
+            words, cut = _split(line)
+        case ["--", *rest]:
+            words = rest
+    found: list[Candidate] = []
+    code = 0
+
+    def find() -> None:
+        nonlocal code
+        try:
+            found.extend(candidates(words))
+        except _FileWanted:
+            code = WHERE_FILES
+        except Exception:  # whatever it is, a line that is being written is not the place to say it
+            found.clear()
+
+    finder = threading.Thread(target=find, daemon=True)  # a name server may be silent for longer
+    finder.start()
+    finder.join(patience_s)
     with suppress(OSError):
-        print("\n".join(f"{value[cut:]}\t{text}" for value, text in found), flush=True)
-    return 0
+        print("".join(f"{value[cut:]}\t{text}\n" for value, text in found), end="", flush=True)
+    return code
 
 
 def _split(line: str) -> tuple[list[str], int]:
