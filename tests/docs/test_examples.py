@@ -32,11 +32,13 @@ def test_the_data_that_a_page_asks_for_is_known(page: Path) -> None:
 NOT_RUN = {
     "docs/how-to/existing-clients.md": 1,
     "docs/how-to/follow.md": 1,
+    "docs/how-to/fsspec.md": 1,
     "docs/how-to/further-sources.md": 1,
     "docs/how-to/http-cache.md": 2,
     "docs/how-to/internet.md": 2,
     "docs/how-to/lan.md": 1,
     "docs/how-to/mirror.md": 1,
+    "docs/how-to/napari.md": 1,
     "docs/how-to/nats-cluster.md": 2,
     "docs/how-to/tiers.md": 2,
     "docs/reference/python.md": 1,
