@@ -66,7 +66,7 @@ def ours(url: str, path: str) -> str:
     return f"caterva2://{urlsplit(url).netloc}/{path}"
 
 
-@reader("our client", "caterva2", "blosc2")
+@reader("our client", "caterva2", "caterva2.client", "blosc2")
 def python(url, scratch):
     import caterva2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from .pages import PAGES, ROOT, blocks_of, data_of
 from .run import PageRun
 from .samples import FILES
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+pytestmark = pytest.mark.skipif(
+    os.name == "nt" or shutil.which("bash") is None, reason="the commands are for a shell of Unix"
+)
 
 
 def name_of(page: Path) -> str:
