@@ -147,6 +147,7 @@ def dask(url, scratch):
 @reader("zarr, our store", "zarr", "caterva2.adapters.zarr", "blosc2")
 def zarr_store(url, scratch):
     import zarr
+
     from caterva2.adapters.zarr import Caterva2Store
 
     return zarr.open_array(Caterva2Store(ours(url, PATH)), mode="r")[KEY]
