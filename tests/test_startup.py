@@ -35,6 +35,14 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("name", ["connect", "open", "Array"])
+def test_the_client_imports_no_library_that_need_not_be_there(name: str) -> None:
+    optional = ("rich", "IPython", "dask", "fsspec", "xarray", "zarr", "napari", "aiohttp", "numpy")
+    code = f"import sys, caterva2; caterva2.{name}; print([n for n in {optional!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_both_names_of_the_command_are_the_same() -> None:
     from importlib.metadata import entry_points
 

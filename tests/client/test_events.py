@@ -102,7 +102,7 @@ def test_a_connection_that_is_lost_loses_no_event(running, client, root) -> None
     with client.events("foo/cut*", on_loss=lost.append) as stream:
         write_array(root / "cut1.b2nd", range(10))
         assert next_within(stream).path == "foo/cut1.b2nd"
-        stream._body.stop()
+        stream._under_way.cut()
         write_array(root / "cut2.b2nd", range(10))
         entries = running.cluster.subscriber.catalogue.roots["foo"].entries
         running.wait_for(lambda: "cut2.b2nd" in entries)

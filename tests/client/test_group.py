@@ -153,6 +153,7 @@ def test_notebooks_show_what_is_known_and_ask_nobody(client) -> None:
     for one in shown:
         assert "\n" not in repr(one)
     page, *_ = texts
+    assert array._repr_html_().count("<svg") == 2  # its chunks, and how much of it is cached
     for word in ("Array foo/cube.b2nd", "12 x 10 x 14", "float32", "5 x 4 x 6", array.etag, "cached", "'K'"):
         assert word in page
     assert client.subscriber in texts[1]

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 import trustme
 
+from caterva2.client.underway import UnderWay
 from caterva2.client.wire import MAX_HEAD_BYTES, Broken, NotConnected, Wire
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -203,13 +204,16 @@ def test_connections_are_not_shared_with_a_child(peer) -> None:
 
 def test_a_body_that_another_thread_stops(peer) -> None:
     _, wire = peer(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello")
-    answer = wire.send(ASK, 5, 20)
+    under_way = UnderWay()
+    answer = wire.send(ASK, 5, 20, under_way=under_way)
     assert answer.some(100) == b"hello"
-    threading.Timer(0.05, answer.stop).start()
+    threading.Timer(0.05, under_way.stop).start()
     with pytest.raises(Broken):
         answer.some(100)
     wire.release(answer)
-    answer.stop()  # which is too late, and no error
+    under_way.stop()  # which is too late, and no error
+    with pytest.raises(Broken):
+        wire.send(ASK, 5, 20, under_way=under_way)
 
 
 def test_silence_is_a_time_out(peer) -> None:

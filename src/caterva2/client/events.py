@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Self
 
 from caterva2.client.protocol import ask_events
 from caterva2.client.records import Event
-from caterva2.client.transport import Body, Transport
+from caterva2.client.transport import Transport
+from caterva2.client.underway import UnderWay
 from caterva2.errors import Caterva2Error, Unavailable
 from caterva2.model.pattern import check_pattern
 
@@ -94,8 +94,8 @@ class EventStream:
         self._parser = EventParser(since)
         self._on_loss = on_loss
         self._on_close = on_close
-        self._closed = threading.Event()
-        self._body: Body | None = None
+        self._under_way = UnderWay()
+        self._closed = self._under_way.stopped
         self._ready: deque[Event] = deque()
         self._pieces = self._read()
         self._fill()  # the first piece says that the service listens from here on
@@ -119,9 +119,7 @@ class EventStream:
 
     def close(self) -> None:
         """End the stream; who waits for its next event sees its end."""
-        self._closed.set()
-        if self._body is not None:
-            self._body.stop()
+        self._under_way.stop()
         if self._on_close is not None:
             self._on_close(self)
 
@@ -150,5 +148,5 @@ class EventStream:
 
     def _read(self) -> Generator[bytes]:
         request = ask_events(self._pattern, self._parser.last_id)
-        with self._transport.open(request, silence_s=SILENCE_S) as self._body:
-            yield from self._body.pieces()
+        with self._transport.open(request, silence_s=SILENCE_S, under_way=self._under_way) as body:
+            yield from body.pieces()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from caterva2.client.picture import draw_grid
+from caterva2.client.picture import draw_grid, draw_share
 from caterva2.client.records import RootInfo
 from caterva2.client.text import human_bytes, human_shape
 
@@ -38,7 +38,11 @@ def dataset_html(
     """
     rows = [*said, ("version", f"{info['etag']} (generation {info['generation']})")]
     rows += [("modified", str(info["mtime"]))] if info.get("mtime") else []
-    rows += _cached(info)
+    share = _cached_share(info)
+    if share is not None:
+        cached, size = human_bytes(info["cached_bytes"]), human_bytes(info["size"])
+        rows.append(("cached", f"{cached} of {size} ({share:.0%})"))
+        picture = f"<div>{picture}<div>{draw_share(share)}</div></div>"
     attrs = list((info.get("attrs") or {}).items())
     rows += [(f".attrs[{name!r}]", _short(value)) for name, value in attrs[:MOST_ATTRS]]
     if len(attrs) > MOST_ATTRS:
@@ -78,11 +82,10 @@ def client_html(url: str) -> str:
     return _page("Client", [("subscriber", url)], "")
 
 
-def _cached(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _cached_share(info: Mapping[str, Any]) -> float | None:
+    """Return how much of a dataset was cached; None where nobody caches it."""
     cached, size = info.get("cached_bytes"), info.get("size")
-    if cached is None or not size:
-        return []
-    return [("cached", f"{human_bytes(cached)} of {human_bytes(size)} ({min(1.0, cached / size):.0%})")]
+    return None if cached is None or not size else min(1.0, cached / size)
 
 
 def _short(value: Any) -> str:

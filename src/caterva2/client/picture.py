@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["draw_grid"]
+__all__ = ["draw_grid", "draw_share"]
 
 LONGEST = 120.0
 """Length of the longest side, in pixels."""
@@ -42,6 +42,14 @@ def draw_grid(shape: Sequence[int], chunks: Sequence[int]) -> str:
     cuts = [_cuts(*sides) for sides in zip(shape[-3:], chunks[-3:], lengths, strict=True)]
     # the last dimension goes to the right, the one before down, the one before that into the picture
     return "".join(_Box(lengths[::-1], cuts[::-1]).svg())
+
+
+def draw_share(share: float) -> str:
+    """Return a drawing of a part of something, from 0 to 1: an ``<svg>`` element, as wide as a grid is."""
+    full = f'<rect width="{LONGEST:.0f}" height="8" fill="{FRONT}" stroke="{EDGE}"/>'
+    part = f'<rect width="{LONGEST * share:.1f}" height="8" fill="{EDGE}"/>'
+    size = f'width="{LONGEST:.0f}" height="8"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{full}{part}</svg>'
 
 
 def _lengths(shape: Sequence[int]) -> list[float]:

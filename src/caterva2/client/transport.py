@@ -148,10 +148,6 @@ class Body:
         finally:
             self._count = None
 
-    def stop(self) -> None:
-        """End the reading of another thread: it sees the end of the body, or a broken connection."""
-        self._answer.stop()
-
 
 class _Count:
     """Tells a meter how much has come, as decoded bytes."""

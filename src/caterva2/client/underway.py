@@ -43,6 +43,10 @@ class UnderWay:
     def stop(self) -> None:
         """End what is read now, and what would be later: it sees a broken connection."""
         self.stopped.set()
+        self.cut()
+
+    def cut(self) -> None:
+        """Break the connections that are used now."""
         for sock in list(self._socks):
             _shut_down(sock)
 

@@ -116,7 +116,7 @@ class _Parsed:
 
 
 class Answer:
-    """An answer whose head has come. Belongs to one thread at a time; `stop` may be called by others.
+    """An answer whose head has come. Belongs to one thread at a time.
 
     Attributes
     ----------
@@ -221,11 +221,6 @@ class Answer:
             self._parsed.done = True
         else:
             raise Broken("the connection was closed within an answer")
-
-    def stop(self) -> None:
-        """End the reading of another thread: it sees the end of the body, or a broken connection."""
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
 
 
 class Wire:
