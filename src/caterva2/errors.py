@@ -27,7 +27,7 @@ Domain code raises these and nothing else for conditions a caller may meet. One 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "BadRequest",
@@ -61,6 +61,17 @@ class Caterva2Error(Exception):
     """
 
     slug: ClassVar[str] = "error"
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
+        """Pickle as the message and the data: what makes one takes other arguments, and is not called."""
+        return _unpickled, (type(self), self.args, vars(self))
+
+
+def _unpickled(kind: type[Caterva2Error], args: tuple[Any, ...], data: dict[str, Any]) -> Caterva2Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(data)
+    return error
 
 
 class NotFound(Caterva2Error, FileNotFoundError):

@@ -102,6 +102,38 @@ async def test_a_part_is_what_the_other_one_gives(running, client, monkeypatch, 
     assert (np.shape(got), got.dtype, type(got)) == (np.shape(want), want.dtype, type(want))
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        np.arange(60 * 50).reshape(60, 50) % 7 == 0,
+        np.arange(60) % 2 == 0,
+        (np.arange(60) > 55, [3] * 4),
+        ([0, 5, -1], [1, 2, 3]),
+        (..., [7, 8]),
+        np.ix_([1, 40, 59], [0, 49]),
+    ],
+    ids=str,
+)
+async def test_lists_and_masks_select_alike(there, truths, key) -> None:
+    truth = truths["ints.b2nd"][key]
+    got = await there.read("foo/ints.b2nd", key)
+    assert np.array_equal(got, truth)
+    assert (got.shape, got.dtype) == (truth.shape, truth.dtype)
+
+
+async def test_fields_are_read_alone(there, truths) -> None:
+    array, truth = await there.open("foo/records.b2nd"), truths["records.b2nd"]
+    for name in truth.dtype.names:
+        field = array[name]
+        assert (field.shape, field.dtype) == (truth[name].shape, truth[name].dtype)
+        assert np.array_equal(await field[...], truth[name])
+        assert await field[1] == truth[name][1]
+        assert (await field[[1, 0]]).tolist() == truth[name][[1, 0]].tolist()
+    assert repr(array["b"]) == "<AsyncField b of foo/records.b2nd: (2,) float64>"
+    with pytest.raises(InvalidSelection, match="no field"):
+        array["no"]
+
+
 async def test_frames_and_files_are_read_alike(there, client, monkeypatch) -> None:
     for part_bytes in (100, 1 << 24):
         monkeypatch.setattr(module, "PART_BYTES", part_bytes)
@@ -175,7 +207,7 @@ async def test_errors_are_of_the_same_types(there, running, truths) -> None:
     with pytest.raises(InvalidPath):
         await there.open("foo")
     array = await there.open("foo/ints.b2nd")
-    for key in (60, (0, 0, 0), None, "x", ([0.5],)):
+    for key in (60, (0, 0, 0), None, "x", [0.5], [True] * 7):
         with pytest.raises(InvalidSelection):
             array[key]
     with pytest.raises(InvalidSelection):

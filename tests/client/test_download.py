@@ -50,6 +50,18 @@ def test_a_download_replaces_what_was_there(client, tmp_path) -> None:
     assert (tmp_path / NAME).read_bytes() == TEXT
 
 
+def test_the_directory_may_be_a_text_or_below_the_home(client, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for directory in (str(tmp_path), tmp_path, "~/data", Path("~/data")):
+        with pytest.raises(KeyboardInterrupt):
+            client.download(PATH, directory, interrupt_at(300_000))
+        record = client.download(PATH, directory)
+        assert 0 < record.fetched_bytes < len(TEXT)
+        assert Path(record.file).read_bytes() == TEXT
+    assert record.file == str(tmp_path / "data" / NAME)
+
+
 def interrupt_at(limit: int):
     def progress(done: int, total: int) -> None:
         if done >= limit:

@@ -10,6 +10,7 @@ import pytest
 from caterva2.client.protocol import Reply, Request
 from caterva2.client.retries import PAUSES_S, Retries, busy_s
 from caterva2.client.transport import Transport
+from caterva2.client.underway import UnderWay
 from caterva2.errors import Unavailable
 
 GET = Request("GET", "/api/roots")
@@ -55,9 +56,9 @@ def test_nobody_waits_longer_than_the_time_out() -> None:
 
 
 def test_who_was_stopped_does_not_wait() -> None:
-    stopped = threading.Event()
-    stopped.set()
-    assert not Retries(60).wait(stopped, least_s=50)
+    under_way = UnderWay()
+    under_way.stop()
+    assert not Retries(60).wait(under_way, least_s=50)
 
 
 @pytest.mark.parametrize(("status", "headers"), [(429, {}), (503, {"Retry_After": "0"})])

@@ -169,7 +169,10 @@ class Caterva2FileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec ships
             if not path:
                 infos = [directory_info(root.name) for root in await self._client.roots()]
             else:
-                infos = [info async for info in children(self._client, path)]
+                infos = [
+                    directory_info(child) if isinstance(child, str) else file_info(child)
+                    async for child in children(self._client, path)
+                ]
                 if not infos and "/" in path:
                     infos = [await self._file_info(path)]
         return infos if detail else [info["name"] for info in infos]

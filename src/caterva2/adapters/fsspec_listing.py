@@ -54,10 +54,10 @@ async def find_directory(client: AsyncClient, path: str) -> Info:
     return directory_info(path)
 
 
-async def children(client: AsyncClient, path: str) -> AsyncIterator[Info]:
+async def children(client: AsyncClient, path: str) -> AsyncIterator[Row | str]:
     """Yield what is in a root or a directory, and not in one below; nothing if it is none.
 
-    Directories in which there is much are jumped over.
+    Files are their rows, directories their paths. Directories in which there is much are jumped over.
 
     Raises
     ------
@@ -75,9 +75,9 @@ async def children(client: AsyncClient, path: str) -> AsyncIterator[Info]:
                 return
             child, slash, _ = row.path[len(root) + 1 + len(prefix) :].partition("/")
             if not slash:
-                yield file_info(row)
+                yield row
             elif child != below:
-                yield directory_info(f"{path}/{child}")
+                yield f"{path}/{child}"
             below = child if slash else ""
         if following is None:
             return

@@ -13,7 +13,7 @@ from caterva2.client.chunked import chunk_slices, read_chunks
 from caterva2.client.dataset import Dataset
 from caterva2.client.described import DescribedArray, dtype_of
 from caterva2.client.fields import Fields
-from caterva2.client.keys import Fancy, fancy, indices_of, only_mask, selects_points
+from caterva2.client.keys import Fancy, fancy, only_mask, selects_points
 from caterva2.client.notebook import array_html
 from caterva2.client.points import read_mask, read_points
 from caterva2.client.progress import Meter
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["PARALLEL", "PART_BYTES", "Array", "Reading", "indices_of", "selects_points"]
+__all__ = ["PARALLEL", "PART_BYTES", "POINT_BYTES", "Array", "Reading", "read_dtype"]
 
 PART_BYTES = 16 * 1024 * 1024
 """What is larger, decoded, is read in parts of about this size, in bytes."""
@@ -165,7 +165,7 @@ class Array(DescribedArray, Dataset):
     ) -> npt.NDArray[Any]:
         import numpy as np
 
-        target = np.empty(selection.counts, _read_dtype(info, field))
+        target = np.empty(selection.counts, read_dtype(info, field))
         wanted = self._transport.decoders.wanted(target.nbytes)
         reading = Reading(info, target, wanted and not target.dtype.hasobject and field is None, field)
         with self._transport.meter(self.path, target.nbytes) as meter:
@@ -296,7 +296,7 @@ class _PointReader:
         self._array, self._info, self._field = array, info, field
         self.shape: tuple[int, ...] = tuple(info["shape"])
         self.chunks: tuple[int, ...] = tuple(info["chunks"])
-        self.dtype = _read_dtype(info, field)
+        self.dtype = read_dtype(info, field)
 
     def box(self, selection: Selection) -> npt.NDArray[Any]:
         return self._array._read(selection, self._info, self._field)
@@ -309,7 +309,8 @@ class _PointReader:
         return self._array._ask(request, self._info, npy.read_array, nbytes=nbytes)
 
 
-def _read_dtype(info: Mapping[str, Any], field: str | None) -> np.dtype[Any]:
+def read_dtype(info: Mapping[str, Any], field: str | None) -> np.dtype[Any]:
+    """Return the type of what is read: of elements, or of a field of them."""
     dtype = dtype_of(info)
     return dtype if field is None else dtype[field]
 

@@ -8,28 +8,31 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from caterva2.client import npy, protocol
-from caterva2.client.array import PARALLEL, PART_BYTES, Reading, indices_of, selects_points
+from caterva2.client.array import PARALLEL, PART_BYTES, POINT_BYTES, Reading, read_dtype
+from caterva2.client.async_points import AsyncReads, points_of
 from caterva2.client.async_transport import AsyncBody, AsyncTransport
 from caterva2.client.async_versions import read_version
 from caterva2.client.blocks import BLOCKS, read_blocks
 from caterva2.client.dataset import check_items, check_range, one_axis, span_of
+from caterva2.client.decoding import Pipe
 from caterva2.client.described import (
     Described,
     DescribedArray,
     DescribedFile,
     DescribedFrame,
-    dtype_of,
     nitems_of,
 )
+from caterva2.client.keys import Fancy, selects_points
 from caterva2.client.protocol import Request
-from caterva2.errors import Caterva2Error, TooLarge, Unsupported
+from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
 from caterva2.model.parts import Part
 from caterva2.model.selection import Axis, Selection, select
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-__all__ = ["AsyncArray", "AsyncDataset", "AsyncFile", "AsyncFrame"]
+__all__ = ["AsyncArray", "AsyncDataset", "AsyncField", "AsyncFile", "AsyncFrame"]
 
 T = TypeVar("T")
 
@@ -67,9 +70,13 @@ class AsyncDataset(Described):
         return bool(info["etag"] != before["etag"])
 
     async def _ask(
-        self, request: Request, info: Mapping[str, Any], read: Callable[[AsyncBody], Awaitable[T]]
+        self,
+        request: Request,
+        info: Mapping[str, Any],
+        read: Callable[[AsyncBody], Awaitable[T]],
+        nbytes: int = 0,
     ) -> T:
-        return await read_version(self._transport, request, self.path, info["etag"], read)
+        return await read_version(self._transport, request, self.path, info["etag"], read, nbytes=nbytes)
 
 
 class AsyncArray(DescribedArray, AsyncDataset):
@@ -82,8 +89,10 @@ class AsyncArray(DescribedArray, AsyncDataset):
     def __repr__(self) -> str:
         return f"<AsyncArray {self.path}: {self.shape} {self.info['dtype']}>"
 
-    def __getitem__(self, key: Any) -> Awaitable[Any]:  # Any: what numpy takes, and a numpy array or scalar
+    def __getitem__(self, key: Any) -> Any:  # Any: what numpy takes, and what awaits an array or a scalar
         """Read a part, as `numpy.ndarray` gives it, when it is awaited.
+
+        A name gives an `AsyncField` of structured elements, unread.
 
         Raises
         ------
@@ -93,30 +102,48 @@ class AsyncArray(DescribedArray, AsyncDataset):
             If another version was published meanwhile.
         NotFound, Unavailable, TooLarge, Unsupported, IntegrityError
         """
-        info = self.info
-        parts = key if isinstance(key, tuple) else (key,)
-        if selects_points(parts):
-            request = protocol.ask_points(self.path, indices_of(parts, info["shape"]), info["etag"])
-            return self._ask(request, info, self._points)
-        return self._part(select(key, tuple(info["shape"])), info, as_array=Ellipsis in parts)
+        return AsyncField(self, key) if isinstance(key, str) else self._get(key, self.info)
 
     async def read(self, selection: Selection) -> npt.NDArray[Any]:
         """Read a selection of this array's shape; see `caterva2.Array.read`."""
         return await self._read(selection, self.info)
 
-    async def _part(self, selection: Selection, info: Mapping[str, Any], *, as_array: bool) -> Any:
-        array = await self._read(selection, info)
+    def _get(self, key: Any, info: Mapping[str, Any], field: str | None = None) -> Awaitable[Any]:
+        parts = key if isinstance(key, tuple) else (key,)
+        if selects_points(parts):
+            return points_of(self._reads(info, field), parts)
+        return self._part(select(key, tuple(info["shape"])), info, field, as_array=Ellipsis in parts)
+
+    async def _part(
+        self, selection: Selection, info: Mapping[str, Any], field: str | None, *, as_array: bool
+    ) -> Any:  # Any: an array or a scalar
+        array = await self._read(selection, info, field)
         return array if array.ndim or as_array else array[()]
+
+    def _reads(self, info: Mapping[str, Any], field: str | None) -> AsyncReads:
+        """Return what reads boxes and points of a version."""
+
+        async def points(key: Fancy) -> npt.NDArray[Any]:
+            request = protocol.ask_points(self.path, key.indices(), info["etag"], field)
+            nbytes = POINT_BYTES * max(part.size for part in key.lists.values())
+            return await self._ask(request, info, self._points, nbytes)
+
+        shape, chunks = tuple(info["shape"]), tuple(info["chunks"])
+        return AsyncReads(
+            shape, chunks, read_dtype(info, field), lambda box: self._read(box, info, field), points
+        )
 
     async def _points(self, body: AsyncBody) -> npt.NDArray[Any]:
         return await self._transport.decoding.decode(body.pieces(), npy.read_array)
 
-    async def _read(self, selection: Selection, info: Mapping[str, Any]) -> npt.NDArray[Any]:
+    async def _read(
+        self, selection: Selection, info: Mapping[str, Any], field: str | None = None
+    ) -> npt.NDArray[Any]:
         import numpy as np
 
-        target = np.empty(selection.counts, dtype_of(info))
+        target = np.empty(selection.counts, read_dtype(info, field))
         wanted = self._transport.decoding.decoders.wanted(target.nbytes)
-        reading = Reading(info, target, wanted and not target.dtype.hasobject)
+        reading = Reading(info, target, wanted and not target.dtype.hasobject and field is None, field)
         try:
             await self._read_parts(selection, reading, PART_BYTES)
         except TooLarge as error:  # the service makes smaller answers than ours
@@ -134,24 +161,71 @@ class AsyncArray(DescribedArray, AsyncDataset):
         info, selection = reading.info, part.selection
         target, decoding = reading.part(part), self._transport.decoding
 
+        def blocks(pipe: Pipe) -> None:
+            read_blocks(pipe, reading.layout, selection, target, decoding.decoders, alone=alone)
+
         async def read(body: AsyncBody) -> None:
             if body.headers.get("Content-Type") == BLOCKS:
-                await decoding.decode(
-                    body.pieces(),
-                    lambda pipe: read_blocks(
-                        pipe, reading.layout, selection, target, decoding.decoders, alone=alone
-                    ),
-                )
+                await decoding.decode(body.pieces(), blocks)
             else:
                 await decoding.decode(body.pieces(), lambda pipe: npy.read_into(pipe, target))
 
+        async def ask(accept: str) -> None:
+            request = protocol.ask_selection(self.path, selection, info["etag"], accept, reading.field)
+            await self._ask(request, info, read, target.nbytes)
+
         try:
-            request = protocol.ask_selection(self.path, selection, info["etag"], reading.accept)
-            await self._ask(request, info, read)
+            await ask(reading.accept)
         except Unsupported:
             if not reading.blocks:
                 raise
-            await self._ask(protocol.ask_selection(self.path, selection, info["etag"]), info, read)
+            await ask(protocol.NPY)
+
+
+class AsyncField:
+    """A field of a structured array: ``await array["a"][10:20]`` reads that part of it alone.
+
+    Attributes
+    ----------
+    name : str
+    array : AsyncArray
+        What it is a field of; reads are of the version that this is at.
+
+    Raises
+    ------
+    InvalidSelection
+        If there is no field of that name.
+    """
+
+    def __init__(self, array: AsyncArray, name: str) -> None:
+        if name not in (array.dtype.names or ()):
+            raise InvalidSelection(f"{array.path!r} has no field {name!r}")
+        self.array, self.name = array, name
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its elements."""
+        return read_dtype(self.array.info, self.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements along each dimension."""
+        return self.array.shape
+
+    def __getitem__(self, key: Any) -> Awaitable[Any]:  # Any: what numpy takes, and an array or a scalar
+        """Read a part of it when it is awaited, as an `AsyncArray` does.
+
+        Raises
+        ------
+        Unsupported
+            If its elements are arrays themselves: read those of the array, and select of them.
+        """
+        if self.dtype.subdtype is not None:
+            raise Unsupported(f"field {self.name!r} has arrays as elements: read the array, and select of it")
+        return self.array._get(key, self.array.info, self.name)
+
+    def __repr__(self) -> str:
+        return f"<AsyncField {self.name} of {self.array.path}: {self.shape} {self.dtype}>"
 
 
 class AsyncFrame(DescribedFrame, AsyncDataset):
@@ -187,7 +261,7 @@ class AsyncFrame(DescribedFrame, AsyncDataset):
         async def read_items(first: int, last: int) -> None:
             start, stop = (first - axis.start) * typesize, (last - axis.start) * typesize
             request = protocol.ask_items(self.path, first, last, info["etag"])
-            await self._ask(request, info, partial(_items_into, target=view[start:stop]))
+            await self._ask(request, info, partial(_items_into, target=view[start:stop]), stop - start)
 
         step = max(1, part_bytes // typesize)
         await together(
@@ -225,7 +299,8 @@ class AsyncFile(DescribedFile, AsyncDataset):
 
         async def read_range(first: int, last: int) -> None:
             request = protocol.ask_bytes(self.path, first, last, info["etag"])
-            await self._ask(request, info, partial(_range_into, target=view[first - start : last - start]))
+            target = view[first - start : last - start]
+            await self._ask(request, info, partial(_range_into, target=target), last - first)
 
         await together(
             partial(read_range, first, min(first + PART_BYTES, stop))

@@ -13,12 +13,13 @@ from yarl import URL
 from caterva2.client.decoding import Decoding
 from caterva2.client.problems import error_of
 from caterva2.client.protocol import Reply, Request
-from caterva2.client.transport import CONNECT_S, BrokenOff, broken
+from caterva2.client.retries import Retries, busy_s
+from caterva2.client.transport import CONNECT_S, RESTARTING, SLOW_BYTES_PER_S, BrokenOff, broken
 from caterva2.client.wire import NotConnected
 from caterva2.config import Token
 from caterva2.errors import Caterva2Error
 
-__all__ = ["AsyncBody", "AsyncTransport"]
+__all__ = ["AsyncBody", "AsyncTransport", "pause"]
 
 CONNECTIONS = 32
 """Most connections at once; requests beyond wait until one is free."""
@@ -42,8 +43,9 @@ class AsyncBody:
         Case-insensitive.
     """
 
-    def __init__(self, answer: aiohttp.ClientResponse, url: str) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, url: str, silence_s: float) -> None:
         self._answer = answer
+        self._silence_s = silence_s
         self.url = url
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
@@ -57,10 +59,14 @@ class AsyncBody:
             If the connection broke.
         """
         try:
-            async for piece in self._answer.content.iter_any():
+            while piece := await self._some():
                 yield piece
         except (aiohttp.ClientError, OSError) as error:
             fail(self.url, error)
+
+    async def _some(self) -> bytes:
+        async with asyncio.timeout(self._silence_s):
+            return await self._answer.content.readany()
 
     async def read(self, most: int) -> bytes:
         """Return all of it.
@@ -131,6 +137,13 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the connections at once, those in use as well, and end the threads."""
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop():
+            if loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.close(), loop))
+            else:
+                self._forget()
+            return
         session, self._session = self._session, None
         self.decoding.close()
         if session is not None:
@@ -169,17 +182,27 @@ class AsyncTransport:
         async with self.open(request) as body:
             return Reply(body.status, body.headers, await body.read(MAX_JSON_BYTES))
 
+    def retries(self) -> Retries:
+        """Return how often a request that is sent now is to be tried."""
+        return Retries(self.timeout_s)
+
     @asynccontextmanager
-    async def open(self, request: Request, *, silence_s: float | None = None) -> AsyncIterator[AsyncBody]:
+    async def open(
+        self,
+        request: Request,
+        *,
+        silence_s: float | None = None,
+        nbytes: int = 0,
+        retries: Retries | None = None,
+    ) -> AsyncIterator[AsyncBody]:
         """Send a request and let its answer, which is not an error, be read.
 
         When the context is left before the end of the answer, or by a cancellation, its connection is closed.
 
         Parameters
         ----------
-        request : Request
-        silence_s : float, optional
-            How long the other side may stay silent, where it is not the time-out of this transport.
+        request, silence_s, nbytes, retries
+            As for `caterva2.client.transport.Transport.open`.
 
         Raises
         ------
@@ -190,35 +213,49 @@ class AsyncTransport:
         RuntimeError
             If this is another event loop than before.
         """
-        answer = await self._send(request, silence_s or self.timeout_s)
+        silence_s = silence_s or self.timeout_s
+        first_s = silence_s + nbytes / SLOW_BYTES_PER_S
+        answer = await self._accepted(request, first_s, retries or self.retries())
         try:
-            body = AsyncBody(answer, self.url)
+            body = AsyncBody(answer, self.url, silence_s)
             if answer.status >= 300:
-                raise error_of(
-                    Reply(answer.status, answer.headers, await body.read(MAX_JSON_BYTES)), self.url
-                )
+                text = await body.read(MAX_JSON_BYTES)
+                raise error_of(Reply(answer.status, answer.headers, text), self.url)
             yield body
         finally:
             answer.release()  # which closes the connection unless all has come
 
-    async def _send(self, request: Request, silence_s: float) -> aiohttp.ClientResponse:
-        try:
-            return await self._send_once(request, silence_s)
-        except (aiohttp.ClientConnectorError, TimeoutError) as error:
-            fail(self.url, error)
-        except (aiohttp.ClientError, OSError) as error:
-            # The server may close a connection at the moment when it is used again
-            if not request.idempotent:
-                fail(self.url, error)
-        try:
-            return await self._send_once(request, silence_s)
-        except (aiohttp.ClientError, OSError) as error:
-            fail(self.url, error)
+    async def _accepted(self, request: Request, first_s: float, retries: Retries) -> aiohttp.ClientResponse:
+        """Send a request, again where the service has too much to do; return its answer."""
+        while True:
+            answer = await self._send(request, first_s, retries)
+            if answer.status not in (429, 503) or not request.idempotent:
+                return answer
+            wait_s = busy_s(Reply(answer.status, answer.headers, b""))
+            if wait_s is None or not await pause(retries, wait_s):
+                return answer
+            answer.release()
 
-    async def _send_once(self, request: Request, silence_s: float) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=min(CONNECT_S, silence_s), sock_read=silence_s
-        )
+    async def _send(self, request: Request, first_s: float, retries: Retries) -> aiohttp.ClientResponse:
+        """Send a request, again where the connection fails; return its answer, whatever that says."""
+        again = False
+        while True:
+            try:
+                return await self._send_once(request, first_s)
+            except TimeoutError as error:
+                fail(self.url, error)
+            except aiohttp.ClientConnectorError as error:  # nothing was sent
+                if error.os_error.errno not in RESTARTING or not await pause(retries):
+                    fail(self.url, error)
+            except (aiohttp.ClientError, OSError) as error:
+                # The server may close a connection at the moment when it is used again
+                if not request.idempotent or (again and not await pause(retries)):
+                    fail(self.url, error)
+                again = True
+
+    async def _send_once(self, request: Request, first_s: float) -> aiohttp.ClientResponse:
+        connect_s = min(CONNECT_S, first_s)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=first_s)
         try:
             return await self._here().request(
                 request.method,
@@ -248,6 +285,15 @@ class AsyncTransport:
         elif self._loop is not loop:
             raise RuntimeError("an AsyncClient belongs to one event loop: make one for each")
         return self._session
+
+
+async def pause(retries: Retries, least_s: float = 0.0) -> bool:
+    """Make the next pause before a request is sent again; return whether to send it."""
+    pause_s = retries.next_s(least_s)
+    if pause_s is None:
+        return False
+    await asyncio.sleep(pause_s)
+    return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from caterva2.client import protocol
-from caterva2.client.async_transport import AsyncBody, AsyncTransport
+from caterva2.client.async_transport import AsyncBody, AsyncTransport, pause
 from caterva2.client.protocol import Request
 from caterva2.client.transport import BrokenOff
 from caterva2.client.versions import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S, NEXT_WAIT_S
@@ -25,23 +25,26 @@ async def read_version(
     path: str,
     etag: str | None,
     read: Callable[[AsyncBody], Awaitable[T]],
+    *,
+    nbytes: int = 0,
 ) -> T:
     """Send a request that names a version, and return what is read of its answer.
 
     See `caterva2.client.versions.read_version`. Without an etag it is of what is current.
     """
-    try:
+    retries = transport.retries()
+    while True:
         try:
-            async with transport.open(request) as body:
+            async with transport.open(request, nbytes=nbytes, retries=retries) as body:
                 return await read(body)
         except BrokenOff:  # perhaps since it was replaced: then the next answer says so
-            async with transport.open(request) as body:
-                return await read(body)
-    except Changed as error:
-        current = error.current_etag
-        if current is None and etag is not None:
-            current = await next_etag(transport, path, etag)
-        raise Changed(path, etag, current) from error
+            if not await pause(retries):
+                raise
+        except Changed as error:
+            current = error.current_etag
+            if current is None and etag is not None:
+                current = await next_etag(transport, path, etag)
+            raise Changed(path, etag, current) from error
 
 
 async def next_etag(transport: AsyncTransport, path: str, etag: str) -> str | None:

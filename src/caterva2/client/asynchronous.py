@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,7 +96,10 @@ class AsyncClient:
         ------
         NotFound, InvalidPath, Unavailable
         """
-        info = await self.info(path)
+        return self.opened(await self.info(path))
+
+    def opened(self, info: Mapping[str, Any]) -> Any:  # Any: as above
+        """Return a dataset at the version of which this is the metadata. Nothing is asked."""
         return _KINDS[info["kind"]](self._transport, info)
 
     async def roots(self) -> builtins.list[RootInfo]:
@@ -134,7 +137,7 @@ class AsyncClient:
         ------
         NotFound, InvalidPath, Unavailable, Unauthorized
         """
-        after: str | None = prefix
+        after: str | None = protocol.before(prefix) if prefix else ""
         begin = f"{check_root(root)}/{prefix}"
         while after is not None:
             rows, after = await self.page(root, after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def to_dask(array: Array, chunks: Any = None) -> da.Array:  # Any: what dask tak
     import numpy as np
     from dask.tokenize import tokenize
 
+    array = copy(array)  # which stays at its version, whatever becomes of the other
     grid = tuple(max(1, chunk) for chunk in array.chunks) if chunks is None else chunks
     made: da.Array = dask.array.from_array(  # type: ignore[no-untyped-call]  # dask is not annotated
         array,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from caterva2.client import protocol
 from caterva2.client.described import Described, DescribedFile, DescribedFrame, nitems_of
@@ -51,6 +51,10 @@ class Dataset(Described):
 
     def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
         return _unpickled, (type(self), self._transport.url, self.info)
+
+    def __copy__(self) -> Self:
+        """Return one of its own at this version: a `refresh` of either leaves the other where it is."""
+        return type(self)(self._transport, self.info)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return type(self).__name__, self.path, self.etag

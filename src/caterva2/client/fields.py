@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from caterva2.client.described import dtype_of
+from caterva2.client.keys import fancy, selects_points
 from caterva2.errors import InvalidSelection
+from caterva2.model.selection import Axis, Selection, select
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,23 +119,45 @@ class Field:
             yield from self[first : first + step]
 
     def __getitem__(self, key: Any) -> Any:  # Any: what numpy takes, and a numpy array or scalar
-        """Read a part of it; the key selects of the dimensions of the array. A name gives a field of it.
+        """Read a part of it. A name gives a field of it, unread.
 
         Raises
         ------
-        InvalidSelection, Changed, NotFound, Unavailable, TooLarge, Unsupported, IntegrityError
+        InvalidSelection
+            As for an array; and for lists and masks of the dimensions of its own that a field has which is an
+            array: read these whole, and select then.
+        Changed, NotFound, Unavailable, TooLarge, Unsupported, IntegrityError
         """
         if isinstance(key, str):
             return self.fields[key]
         info = self.array.info
+        if len(self.shape) > self.array.ndim:
+            return self._of_arrays(key, info)
         first, *rest = self._names
-        if dtype_of(info)[first].shape:  # of elements that are arrays the service sends all
-            found = self.array._get(key, info)[first]
-        else:
-            found = self.array._get(key, info, first)
+        found = self.array._get(key, info, first)
         for name in rest:
             found = found[name]
         return found
+
+    def _of_arrays(self, key: Any, info: Mapping[str, Any]) -> Any:  # Any: as above
+        """Read a part of a field that is an array itself: all of its elements, to select of these here."""
+        parts, ndim = key if isinstance(key, tuple) else (key,), self.array.ndim
+        if selects_points(parts):
+            known = fancy(parts, self.shape).parts
+            if any(not isinstance(part, slice) or part != slice(None) for part in known[ndim:]):
+                raise InvalidSelection(
+                    f"field {self.name!r} is an array itself: read it whole, and select then"
+                )
+            return self._own(self.array._get(tuple(known[:ndim]), info))
+        axes = select(key, self.shape).axes
+        whole = self._own(self.array._read(Selection(axes[:ndim]), info))
+        found = whole[(..., *map(_as_key, axes[ndim:]))]
+        return found[()] if not found.ndim and Ellipsis not in parts else found
+
+    def _own(self, records: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        for name in self._names:
+            records = records[name]
+        return records
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Read all of it, for ``numpy.asarray(field)``."""
@@ -152,3 +176,11 @@ def _dtype(array: Array, names: tuple[str, ...]) -> np.dtype[Any]:
     for name in names:
         dtype = dtype[name]
     return dtype
+
+
+def _as_key(axis: Axis) -> int | slice:
+    if axis.drop:
+        return axis.start
+    if axis.reverse:
+        return slice(axis.stop - 1, axis.start - 1 if axis.start else None, -axis.step)
+    return slice(axis.start, axis.stop, axis.step)

@@ -8,10 +8,10 @@ for it already.
 from __future__ import annotations
 
 import random
-import threading
 import time
 
 from caterva2.client.protocol import Reply
+from caterva2.client.underway import UnderWay
 
 __all__ = ["PAUSES_S", "Retries", "busy_s"]
 
@@ -51,25 +51,34 @@ class Retries:
         How long to go on, in seconds, from now on.
     """
 
+    __slots__ = ("_deadline", "_made")
+
     def __init__(self, within_s: float) -> None:
         self._deadline = time.monotonic() + within_s
-        self._left = list(PAUSES_S)
+        self._made = 0
 
     def next_s(self, least_s: float = 0.0) -> float | None:
         """Return the next pause, in seconds: at least so long; None if that is not to be waited for."""
-        if not self._left:
+        if self._made == len(PAUSES_S):
             return None
-        pause_s = least_s + self._left.pop(0) * random.uniform(0.5, 1.0)
+        pause_s = least_s + PAUSES_S[self._made] * random.uniform(0.5, 1.0)
+        self._made += 1
         return pause_s if time.monotonic() + pause_s <= self._deadline else None
 
-    def wait(self, stopped: threading.Event, least_s: float = 0.0) -> bool:
+    def wait(self, under_way: UnderWay | None, least_s: float = 0.0) -> bool:
         """Make the next pause, and return whether to go on: not when it was stopped meanwhile.
 
         Parameters
         ----------
-        stopped : Event
+        under_way : UnderWay or None
+            What may be stopped.
         least_s : float
             As for `next_s`.
         """
         pause_s = self.next_s(least_s)
-        return pause_s is not None and not stopped.wait(pause_s)
+        if pause_s is None:
+            return False
+        if under_way is not None:
+            return not under_way.stopped.wait(pause_s)
+        time.sleep(pause_s)
+        return True

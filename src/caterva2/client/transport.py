@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from caterva2.client.blocks import Decoders
@@ -34,7 +34,7 @@ COUNTED_BYTES = 1024 * 1024
 SLOW_BYTES_PER_S = 256 * 1024
 """What is asked for may be fetched from far away first, this slowly, in decoded bytes per second."""
 
-_RESTARTING = (errno.ECONNREFUSED, errno.ECONNRESET)
+RESTARTING = (errno.ECONNREFUSED, errno.ECONNRESET)
 """Failures to connect that pass when a service has been restarted."""
 
 _NOT_IN_A_LINE = re.compile(r"[\r\n\0]")
@@ -130,13 +130,13 @@ class Body:
             raise broken(self.url, error) from error
 
     @contextmanager
-    def counted(self, meter: Meter | None, nbytes: int) -> Iterator[None]:
+    def counted(self, meter: Meter, nbytes: int) -> Iterator[None]:
         """Count what is read while inside, in the measure of its `nbytes` decoded bytes.
 
         If reading fails, nothing of it counts.
         """
         length = self.headers.get("Content-Length", "")
-        if meter is None or not length.isdigit() or not int(length):
+        if not length.isdigit() or not int(length):
             yield
             return
         self._count = _Count(meter, nbytes / int(length))
@@ -258,7 +258,7 @@ class Transport:
             silence_s,
             silence_s + nbytes / SLOW_BYTES_PER_S,
             retries or self.retries(),
-            under_way or UnderWay(),
+            under_way,
         )
         answer = self._accepted(request, patience)
         try:
@@ -309,7 +309,7 @@ class Transport:
             except TimeoutError as error:
                 raise broken(self.url, error) from error
             except NotConnected as error:  # nothing was sent
-                if error.errno not in _RESTARTING or not patience.again():
+                if error.errno not in RESTARTING or not patience.again():
                     raise broken(self.url, error) from error
             except OSError as error:
                 # The server may close a connection at the moment when it is used again
@@ -330,25 +330,6 @@ class Transport:
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + (request.body or b"")
 
 
-@dataclass(frozen=True, slots=True)
-class _Patience:
-    """How long one request is waited for, for its first byte and between others, and how often it is sent."""
-
-    silence_s: float
-    first_s: float
-    retries: Retries
-    under_way: UnderWay
-
-    @property
-    def going_on(self) -> bool:
-        """Whether it was not stopped."""
-        return not self.under_way.stopped.is_set()
-
-    def again(self, least_s: float = 0.0) -> bool:
-        """Pause, and return whether to send it again."""
-        return self.retries.wait(self.under_way.stopped, least_s)
-
-
 _NO_METER: AbstractContextManager[None] = nullcontext()
 
 
@@ -362,6 +343,24 @@ def _one_meter(bar: threading.Lock, what: str, nbytes: int | None) -> Iterator[M
             yield meter
     finally:
         bar.release()
+
+
+class _Patience(NamedTuple):  # which is made faster than a frozen dataclass
+    """How long one request is waited for, for its first byte and between others, and how often it is sent."""
+
+    silence_s: float
+    first_s: float
+    retries: Retries
+    under_way: UnderWay | None
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it was not stopped."""
+        return self.under_way is None or not self.under_way.stopped.is_set()
+
+    def again(self, least_s: float = 0.0) -> bool:
+        """Pause, and return whether to send it again."""
+        return self.retries.wait(self.under_way, least_s)
 
 
 class BrokenOff(Unavailable):

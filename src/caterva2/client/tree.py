@@ -15,6 +15,9 @@ __all__ = ["MAX_NODES", "Tree", "grow"]
 MAX_NODES = 500
 """Datasets that a tree shows unless said otherwise."""
 
+MOST_TEXT = 60
+"""Characters of a dtype that are shown: structured ones can be long."""
+
 
 @dataclass(slots=True)
 class _Node:
@@ -105,7 +108,9 @@ def _said(row: Row) -> str:
         return f"{human_bytes(row.size)}, unreadable: {row.error}"
     if row.shape is None:
         return f"{row.kind}, {human_bytes(row.size)}"
-    return f"{human_shape(row.shape)} {row.dtype}, {human_bytes(row.size)}"
+    dtype = str(row.dtype)
+    short = dtype if len(dtype) <= MOST_TEXT else f"{dtype[: MOST_TEXT - 1]}…"
+    return f"{human_shape(row.shape)} {short}, {human_bytes(row.size)}"
 
 
 def _lines(nodes: list[_Node], indent: str) -> Iterator[str]:

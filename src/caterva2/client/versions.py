@@ -62,33 +62,31 @@ def read_version(
     Caterva2Error
         As `Transport.open` and `read` do.
     """
-    under_way, retries = under_way or UnderWay(), transport.retries()
+    retries = transport.retries()
     while True:
         try:
-            with (
-                transport.open(request, nbytes=nbytes, retries=retries, under_way=under_way) as body,
-                body.counted(meter, nbytes),
-            ):
-                return read(body)
+            with transport.open(request, nbytes=nbytes, retries=retries, under_way=under_way) as body:
+                if meter is None:
+                    return read(body)
+                with body.counted(meter, nbytes):
+                    return read(body)
         except BrokenOff:  # perhaps since it was replaced: then the next answer says so
-            if not retries.wait(under_way.stopped):
+            if not retries.wait(under_way):
                 raise
         except Changed as error:
-            current = error.current_etag or next_etag(transport, path, etag, under_way.stopped)
+            current = error.current_etag or next_etag(transport, path, etag, under_way)
             raise Changed(path, etag, current) from error
 
 
-def next_etag(
-    transport: Transport, path: str, etag: str, stopped: threading.Event | None = None
-) -> str | None:
+def next_etag(transport: Transport, path: str, etag: str, under_way: UnderWay | None = None) -> str | None:
     """Return the version that is current, as soon as it is another one.
 
     Parameters
     ----------
     transport : Transport
     path, etag : str
-    stopped : Event, optional
-        Ends the waiting.
+    under_way : UnderWay, optional
+        Lets another thread end the waiting.
 
     Returns
     -------
@@ -100,7 +98,7 @@ def next_etag(
     NotFound
         If the dataset was deleted.
     """
-    stopped = stopped or threading.Event()
+    stopped = threading.Event() if under_way is None else under_way.stopped
     deadline, pause_s = time.monotonic() + NEXT_WAIT_S, FIRST_PAUSE_S
     while True:
         try:

@@ -38,7 +38,7 @@ def write_array(
     attrs : dict, optional
         Variable-length metadata.
     """
-    data = np.asarray(array)
+    data = np.asarray(array, order="C")  # as Blosc2 takes it
     return write_slabs(file, data.shape, data.dtype, [data], chunks=chunks, blocks=blocks, attrs=attrs)
 
 

@@ -22,7 +22,7 @@ _FIELDS = {
 
 
 def write_climate(directory: Path) -> list[Path]:
-    """Write the Met Office fields of ``iris-sample-data`` as ``.b2nd``, with their attributes.
+    """Write the Met Office fields of ``iris-sample-data`` as ``.b2nd``, with attributes and dimension names.
 
     Returns
     -------
@@ -48,6 +48,7 @@ def write_climate(directory: Path) -> list[Path]:
             field = dataset[variable]
             values = np.ma.filled(field[:], np.nan).astype(np.float32)
             attrs = {key: _plain(field.getncattr(key)) for key in field.ncattrs()}
+            attrs["_ARRAY_DIMENSIONS"] = list(field.dimensions)
         file = directory / f"{variable}.b2nd"
         written.append(write_array(file, values, chunks=chunks, blocks=blocks, attrs=attrs))
     return written
