@@ -190,6 +190,11 @@ def typing_at(arguments: list[str], environment: dict[str, str]) -> Iterator[tup
     [
         ("bash", ["--norc", "--noprofile", "-i"], 'eval "$(cat2 completion bash)"'),
         ("zsh", ["-f", "-i"], 'autoload -U compinit; compinit -u; eval "$(cat2 completion zsh)"'),
+        (
+            "zsh",
+            ["-f", "-i"],
+            "cd; cat2 completion zsh > _cat2; fpath=($PWD $fpath); autoload -U compinit; compinit -u",
+        ),
     ],
 )
 def test_a_tab_at_a_terminal(environment, shell, arguments, load) -> None:
