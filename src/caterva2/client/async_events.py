@@ -20,7 +20,8 @@ async def events(
 ) -> AsyncGenerator[Event]:
     """Yield events, and go on when the connection was lost; see `AsyncClient.events`."""
     parser, pause_s, connected = EventParser(since), FIRST_PAUSE_S, False
-    while True:
+    closings = transport.closings
+    while transport.closings == closings:
         try:
             request = ask_events(pattern, parser.last_id)
             async with transport.open(request, silence_s=SILENCE_S) as body:
@@ -30,6 +31,8 @@ async def events(
                         yield event
             raise Unavailable(f"{transport.url} ended the stream of events")
         except Unavailable as error:
+            if transport.closings != closings:
+                return
             if not connected:
                 raise
             if on_loss is not None and pause_s == FIRST_PAUSE_S:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
@@ -17,9 +17,9 @@ from caterva2.client.retries import Retries, busy_s
 from caterva2.client.transport import CONNECT_S, RESTARTING, SLOW_BYTES_PER_S, BrokenOff, broken
 from caterva2.client.wire import NotConnected
 from caterva2.config import Token
-from caterva2.errors import Caterva2Error
+from caterva2.errors import Caterva2Error, Unavailable
 
-__all__ = ["AsyncBody", "AsyncTransport", "pause"]
+__all__ = ["AsyncBody", "AsyncRetries", "AsyncTransport", "Closed"]
 
 CONNECTIONS = 32
 """Most connections at once; requests beyond wait until one is free."""
@@ -43,9 +43,12 @@ class AsyncBody:
         Case-insensitive.
     """
 
-    def __init__(self, answer: aiohttp.ClientResponse, url: str, silence_s: float) -> None:
+    def __init__(
+        self, answer: aiohttp.ClientResponse, url: str, silence_s: float, closed: Callable[[], bool]
+    ) -> None:
         self._answer = answer
         self._silence_s = silence_s
+        self._closed = closed
         self.url = url
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
@@ -62,6 +65,8 @@ class AsyncBody:
             while piece := await self._some():
                 yield piece
         except (aiohttp.ClientError, OSError) as error:
+            if self._closed():
+                raise Closed(self.url) from error
             fail(self.url, error)
 
     async def _some(self) -> bytes:
@@ -122,6 +127,8 @@ class AsyncTransport:
     ----------
     decoding : Decoding
         The threads that decode what comes.
+    closings : int
+        How often it was closed.
     """
 
     def __init__(self, url: str, token: Token | None, timeout_s: float) -> None:
@@ -129,6 +136,7 @@ class AsyncTransport:
         self.timeout_s = timeout_s
         self.decoding = Decoding(CONNECTIONS)
         self._base = str(URL(url)).rstrip("/")
+        self.closings = 0
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._headers = {"Accept": "application/json", "User-Agent": "caterva2"}
@@ -145,6 +153,7 @@ class AsyncTransport:
                 self._forget()
             return
         session, self._session = self._session, None
+        self.closings += 1
         self.decoding.close()
         if session is not None:
             await session.close()
@@ -182,9 +191,9 @@ class AsyncTransport:
         async with self.open(request) as body:
             return Reply(body.status, body.headers, await body.read(MAX_JSON_BYTES))
 
-    def retries(self) -> Retries:
+    def retries(self) -> AsyncRetries:
         """Return how often a request that is sent now is to be tried."""
-        return Retries(self.timeout_s)
+        return AsyncRetries(self)
 
     @asynccontextmanager
     async def open(
@@ -193,7 +202,7 @@ class AsyncTransport:
         *,
         silence_s: float | None = None,
         nbytes: int = 0,
-        retries: Retries | None = None,
+        retries: AsyncRetries | None = None,
     ) -> AsyncIterator[AsyncBody]:
         """Send a request and let its answer, which is not an error, be read.
 
@@ -215,9 +224,10 @@ class AsyncTransport:
         """
         silence_s = silence_s or self.timeout_s
         first_s = silence_s + nbytes / SLOW_BYTES_PER_S
+        closings = self.closings
         answer = await self._accepted(request, first_s, retries or self.retries())
         try:
-            body = AsyncBody(answer, self.url, silence_s)
+            body = AsyncBody(answer, self.url, silence_s, lambda: self.closings != closings)
             if answer.status >= 300:
                 text = await body.read(MAX_JSON_BYTES)
                 raise error_of(Reply(answer.status, answer.headers, text), self.url)
@@ -225,37 +235,42 @@ class AsyncTransport:
         finally:
             answer.release()  # which closes the connection unless all has come
 
-    async def _accepted(self, request: Request, first_s: float, retries: Retries) -> aiohttp.ClientResponse:
+    async def _accepted(
+        self, request: Request, first_s: float, retries: AsyncRetries
+    ) -> aiohttp.ClientResponse:
         """Send a request, again where the service has too much to do; return its answer."""
         while True:
             answer = await self._send(request, first_s, retries)
             if answer.status not in (429, 503) or not request.idempotent:
                 return answer
             wait_s = busy_s(Reply(answer.status, answer.headers, b""))
-            if wait_s is None or not await pause(retries, wait_s):
+            if wait_s is None or not await retries.again(wait_s):
                 return answer
             answer.release()
 
-    async def _send(self, request: Request, first_s: float, retries: Retries) -> aiohttp.ClientResponse:
+    async def _send(self, request: Request, first_s: float, retries: AsyncRetries) -> aiohttp.ClientResponse:
         """Send a request, again where the connection fails; return its answer, whatever that says."""
         again = False
         while True:
             try:
                 return await self._send_once(request, first_s)
+            except Closed:
+                raise
             except TimeoutError as error:
                 fail(self.url, error)
             except aiohttp.ClientConnectorError as error:  # nothing was sent
-                if error.os_error.errno not in RESTARTING or not await pause(retries):
+                if error.os_error.errno not in RESTARTING or not await retries.again():
                     fail(self.url, error)
             except (aiohttp.ClientError, OSError) as error:
                 # The server may close a connection at the moment when it is used again
-                if not request.idempotent or (again and not await pause(retries)):
+                if not request.idempotent or (again and not await retries.again()):
                     fail(self.url, error)
                 again = True
 
     async def _send_once(self, request: Request, first_s: float) -> aiohttp.ClientResponse:
         connect_s = min(CONNECT_S, first_s)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=first_s)
+        closings = self.closings
         try:
             return await self._here().request(
                 request.method,
@@ -267,6 +282,10 @@ class AsyncTransport:
             )
         except ValueError as error:  # of a header that would take several lines
             raise Caterva2Error(f"{request.target!r} cannot be asked for: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            if self.closings != closings:
+                raise Closed(self.url) from error
+            raise
 
     def _here(self) -> aiohttp.ClientSession:
         """Return the session of this event loop."""
@@ -287,13 +306,35 @@ class AsyncTransport:
         return self._session
 
 
-async def pause(retries: Retries, least_s: float = 0.0) -> bool:
-    """Make the next pause before a request is sent again; return whether to send it."""
-    pause_s = retries.next_s(least_s)
-    if pause_s is None:
-        return False
-    await asyncio.sleep(pause_s)
-    return True
+class AsyncRetries:
+    """The pauses of one request, on an event loop; they end when its transport is closed."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._retries = Retries(transport.timeout_s)
+        self._transport = transport
+        self._closings = transport.closings
+
+    async def again(self, least_s: float = 0.0) -> bool:
+        """Make the next pause, at least so long, and return whether to send the request again.
+
+        Raises
+        ------
+        Closed
+            If the transport was closed meanwhile.
+        """
+        pause_s = self._retries.next_s(least_s)
+        if pause_s is not None:
+            await asyncio.sleep(pause_s)
+        if self._transport.closings != self._closings:
+            raise Closed(self._transport.url)
+        return pause_s is not None
+
+
+class Closed(Unavailable):
+    """The client was closed while an answer was on its way."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"the client of {url} was closed meanwhile")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

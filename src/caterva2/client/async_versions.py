@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from caterva2.client import protocol
-from caterva2.client.async_transport import AsyncBody, AsyncTransport, pause
+from caterva2.client.async_transport import AsyncBody, AsyncTransport
 from caterva2.client.protocol import Request
 from caterva2.client.transport import BrokenOff
 from caterva2.client.versions import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S, NEXT_WAIT_S
@@ -38,7 +38,7 @@ async def read_version(
             async with transport.open(request, nbytes=nbytes, retries=retries) as body:
                 return await read(body)
         except BrokenOff:  # perhaps since it was replaced: then the next answer says so
-            if not await pause(retries):
+            if not await retries.again():
                 raise
         except Changed as error:
             current = error.current_etag

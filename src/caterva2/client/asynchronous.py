@@ -74,7 +74,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections; what is under way is `Unavailable`."""
+        """Close its connections; what is under way is `Unavailable`, and events end."""
         await self._transport.close()
 
     def close_soon(self) -> None:

@@ -42,6 +42,8 @@ class Pipe:
 
     async def put(self, data: bytes) -> None:
         """Add bytes; return when there is room for more, or nobody reads them any more."""
+        if not data:
+            return
         with self._changed:
             self._parts.append(memoryview(data))
             self._held += len(data)
