@@ -222,6 +222,10 @@ class Caterva2Store(Store):
         """Raise `ValueError`: it is read-only."""
         self._check_writable()
 
+    async def set_partial_values(self, key_start_values: object) -> None:  # noqa: ARG002  # of zarr 3.1.0
+        """Raise `ValueError`: it is read-only."""
+        self._check_writable()
+
     async def delete(self, key: str) -> None:  # noqa: ARG002  # as the base class has it
         """Raise `ValueError`: it is read-only."""
         self._check_writable()

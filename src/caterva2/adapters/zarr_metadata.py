@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from zarr.dtype import DataTypeValidationError, parse_dtype
+from zarr.dtype import DataTypeValidationError, data_type_registry
 
 from caterva2.adapters.dimensions import stored_dimensions
 from caterva2.adapters.zarr_layout import Layout
@@ -109,7 +109,7 @@ def _data_type(path: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     try:
         with warnings.catch_warnings():  # of types that Zarr has, but no other implementation of it
             warnings.simplefilter("ignore")
-            data_type = parse_dtype(dtype, zarr_format=3)
+            data_type = data_type_registry.match_dtype(dtype)
             zero = data_type.to_json_scalar(data_type.default_scalar(), zarr_format=3)
             return data_type.to_json(zarr_format=3), zero
     except (ValueError, TypeError, DataTypeValidationError) as error:

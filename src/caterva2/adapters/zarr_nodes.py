@@ -76,7 +76,8 @@ class Nodes:
 
     async def children(self, node: str) -> AsyncIterator[str]:
         """Yield the names of what is in an array or a group: of files those that are arrays."""
-        if array := await self.array(node):
+        array = await self.array(node)
+        if array is not None:  # it may be empty, and false then
             yield JSON
             if array.size:
                 yield "c"
@@ -97,7 +98,7 @@ class Nodes:
     async def keys(self, prefix: str) -> AsyncIterator[str]:
         """Yield the keys that begin with a prefix."""
         for node in ("", *parents(prefix)):
-            if await self.array(node):
+            if await self.array(node) is not None:
                 for key in await self._keys_of(node):
                     if key.startswith(prefix):
                         yield key
