@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -90,25 +87,3 @@ def test_an_interrupt_ends_it_with_130_and_no_traceback(running, tmp_path) -> No
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == ""
         assert process.wait(30) == 130
-
-
-HOW_TO = (Path(__file__).parents[2] / "docs/how-to/command-line.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("block", re.findall(r"^```sh\n(.*?)^```$", HOW_TO, re.MULTILINE | re.DOTALL))
-def test_the_examples_of_the_how_to_page_run(running, tmp_path, block) -> None:
-    shell = shutil.which("sh")
-    if shell is None:
-        pytest.skip("there is no shell on this machine")
-    command = tmp_path / "cat2"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m caterva2 "$@"\n')
-    command.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "CATERVA2_SUBSCRIBER": running.url,
-        "CATERVA2_CONFIG": str(tmp_path / "none.toml"),
-    }
-    done = subprocess.run([shell, "-ec", block], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
