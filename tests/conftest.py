@@ -40,7 +40,9 @@ START_S = 30
 class Process:
     """A `cat2` service in a process of its own; its stderr is read as it comes."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], directory: Path | None = None
+    ) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "caterva2", *arguments],
             stdin=subprocess.DEVNULL,
@@ -48,6 +50,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            cwd=directory,
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()
@@ -113,9 +116,9 @@ class Site:
             **ON_ONE_MACHINE,
         }
 
-    def start(self, *arguments: str) -> Process:
-        """Start a service."""
-        process = Process(list(arguments), self.environment)
+    def start(self, *arguments: str, directory: Path | None = None) -> Process:
+        """Start a service, by default in the directory of the tests."""
+        process = Process(list(arguments), self.environment, directory)
         self.processes.append(process)
         return process
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from caterva2.config import Address, SubscriberSettings, load, parse_address, parse_size
+from caterva2.config import (
+    Address,
+    BrokerSettings,
+    ClientSettings,
+    SubscriberSettings,
+    explain,
+    load,
+    parse_address,
+    parse_size,
+)
 from caterva2.errors import ConfigError
 
 
@@ -54,6 +63,9 @@ def test_a_word_that_is_none_of_the_choices_is_refused_with_where_it_stands(file
         'broker = "ftp://first"\n',
         'token = "short"\n',
         'token_file = "absent"\n',
+        'brokr = "http://first:8000"\n',
+        "[subscriber]\nupstream_timeout_s = []\n",
+        "[subscriber]\nfollow = 1\n",
     ],
 )
 def test_what_is_wrong_or_unsafe_is_refused(file, text):
@@ -167,3 +179,50 @@ def test_republish(monkeypatch, given, want):
     if given is not None:
         monkeypatch.setenv("CATERVA2_SUBSCRIBER_REPUBLISH", given)
     assert load(SubscriberSettings).republish == want
+
+
+def test_a_url_at_the_top_is_no_section(file):
+    file.write_text('broker = "http://first:1"\nsubscriber = "http://first:2"\n')
+    assert load(BrokerSettings).listen.port == 8000
+    assert load(ClientSettings).subscriber == "http://first:2"
+    file.write_text('subscriber = "http://first:2"\n[subscriber]\ngap_bytes = 1\n')
+    with pytest.raises(ConfigError, match=r"such as \[client\]"):
+        load(SubscriberSettings)
+
+
+def test_a_slip_of_the_pen_in_the_file_is_told(file):
+    file.write_text("[subscriber]\nqouta_bytes = 1\n")
+    with pytest.raises(ConfigError, match="did you mean quota_bytes"):
+        load(SubscriberSettings)
+
+
+def test_a_token_that_is_given_makes_one_that_cannot_be_read_harmless(file, monkeypatch):
+    file.write_text('token_file = "absent"\n')
+    monkeypatch.setenv("CATERVA2_TOKEN", "s3cr3t-t0k3n")
+    assert load(ClientSettings).token == "s3cr3t-t0k3n"
+
+
+def test_where_each_setting_comes_from(file, monkeypatch):
+    file.write_text('broker = "http://first:1"\n[subscriber]\ngap_bytes = "1KiB"\nupstream_requests = 0\n')
+    monkeypatch.setenv("CATERVA2_SUBSCRIBER_DURABILITY", "power")
+    found = {setting.name: setting for setting in explain(SubscriberSettings)}
+    assert (found["broker"].value, found["broker"].where) == ("http://first:1", f"{file} broker")
+    assert (found["gap_bytes"].value, found["gap_bytes"].default) == (1024, 16 * 1024)
+    assert found["gap_bytes"].where == f"{file} [subscriber] gap_bytes"
+    assert (found["durability"].origin, found["durability"].where) == (
+        "environment",
+        "CATERVA2_SUBSCRIBER_DURABILITY",
+    )
+    assert found["slices"].origin == "default"
+    assert found["token"].secret and not found["broker"].secret
+    assert "upstream_requests" in str(found["upstream_requests"].error)
+    assert found["upstream_requests"].value is None
+
+
+def test_the_file_of_the_documentation_is_taken(file, tmp_path):
+    page = Path(__file__).parent.parent / "docs/reference/configuration.md"
+    file.write_text(page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0])
+    (tmp_path / "token").write_text("s3cr3t-t0k3n")
+    assert load(SubscriberSettings).quota_bytes == 50 * 10**9
+    assert load(ClientSettings).subscriber == "http://127.0.0.1:8002"
+    assert load(BrokerSettings).token == "s3cr3t-t0k3n"

@@ -41,3 +41,17 @@ def test_each_error_is_documented() -> None:
     kinds = [getattr(errors, name) for name in errors.__all__]
     inner = {"error", "bus", "cannot-listen", "config", "state-in-use"}  # never sent over HTTP
     assert [kind.slug for kind in kinds if kind.slug not in inner and kind.slug not in text] == []
+
+
+def test_each_option_says_what_it_is_for() -> None:
+    from caterva2.cli import VERBS
+    from caterva2.cli.app import build_app
+
+    silent = []
+    for verb in VERBS:
+        app = build_app()
+        for word in verb.split():
+            app = app[word]
+        shown = [argument for argument in app.assemble_argument_collection() if argument.show]
+        silent += [(verb, argument.name) for argument in shown if not argument.parameter.help]
+    assert silent == []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
-from benchmarks.peers.services import NotRun, last_line
+from benchmarks.peers.services import NotRun
+
+from caterva2.errors import Unsupported
+from caterva2.testing.environments import python_with
 
 __all__ = ["python_of"]
 
@@ -32,22 +32,7 @@ def python_of(name: str, directory: Path) -> Path:
     """
     if not name:
         return Path(sys.executable)
-    requirements = REQUIREMENTS / f"{name}.txt"
-    home = directory / name
-    python = home / "bin" / "python"
-    wanted = hashlib.sha256(f"{sys.version}\n{requirements.read_text()}".encode()).hexdigest()
-    stamp = home / ".made-from"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing {name} …", file=sys.stderr)
-        venv.create(home, clear=True, with_pip=True, symlinks=True)
-        _install(python, requirements, directory / f"{name}.log")
-        stamp.write_text(wanted)
-    return python
-
-
-def _install(python: Path, requirements: Path, log: Path) -> None:
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-r", str(requirements)]
-    with log.open("wb") as file:
-        failed = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
-    if failed:
-        raise NotRun(f"cannot be installed: {last_line(log)}")
+    try:
+        return python_with(REQUIREMENTS / f"{name}.txt", directory / name)
+    except Unsupported as error:
+        raise NotRun(str(error)) from error

@@ -117,3 +117,18 @@ def test_who_is_asked_is_listed(cat2, running) -> None:
     assert cat2("sources", "foo", "--json")[0]["url"] == source["url"]
     assert source["url"] in cat2("sources")
     assert "bar" in cat2("sources", "bar", code=3)
+
+
+def test_trees(cat2, running) -> None:
+    text = cat2("tree", "foo/dir1")
+    assert text.splitlines()[0] == "foo/dir1"
+    assert "── ds-2d.b2nd" in text
+    (root,) = cat2("tree", "--json")
+    assert root["name"] == "foo"
+    assert {"dir1/", "cube.b2nd"} <= {child["name"] for child in root["children"]}
+    directory = next(child for child in root["children"] if child["name"] == "dir1/")
+    assert [child["name"] for child in directory["children"]] == ["ds-2d.b2nd", "ds-3d.b2nd"]
+    assert [root["children"] for root in cat2("tree", "--level", "1", "--json")] == [[]]
+    assert cat2("tree", "foo", "--count", "1", "--json")[-1]["name"] == "…"
+    assert "cat2 info" in cat2("tree", "foo/cube.b2nd", code=3)
+    assert "did you mean 'foo/dir1'" in cat2("tree", "foo/dri1", code=3)

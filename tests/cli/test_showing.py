@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caterva2.cli import main
-from caterva2.cli.showing import split_selection
+from caterva2.cli.showing import split
 from caterva2.client import Client
 from caterva2.frame.write import write_array
 
@@ -18,15 +18,17 @@ CUBE = np.arange(40 * 50 * 60, dtype=np.float64).reshape(40, 50, 60) / 7
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("foo/x", ("foo/x", None)),
-        ("foo/x[0, 1]", ("foo/x", "0, 1")),
-        ("foo/x[]", ("foo/x", "")),
-        ("foo/a[1].b2nd", ("foo/a[1].b2nd", None)),
-        ("foo/a[1].b2nd[2]", ("foo/a[1].b2nd", "2")),
+        ("foo/x", ("foo/x", None, None)),
+        ("foo/x[0, 1]", ("foo/x", "0, 1", None)),
+        ("foo/x[]", ("foo/x", "", None)),
+        ("foo/a[1].b2nd", ("foo/a[1].b2nd", None, None)),
+        ("foo/a[1].b2nd[2]", ("foo/a[1].b2nd", "2", None)),
+        ('foo/x["a"]', ("foo/x", None, "a")),
+        ("foo/x[0, 1:]['a b']", ("foo/x", "0, 1:", "a b")),
     ],
 )
 def test_a_selection_is_the_last_pair_of_brackets(text, parts) -> None:
-    assert split_selection(text) == parts
+    assert split(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -130,3 +132,84 @@ def test_explained_is_how_the_data_was_had(cat2, capsys) -> None:
     assert main(["show", "foo/cube.b2nd[30, 40:45, 50:55]", "--explain", "--json"]) == 0
     found = json.loads(capsys.readouterr().err)
     assert found == {"choice": "cached", "estimates_ms": {}, "upstream_ms": 0.0, "upstream_bytes": 0}
+
+
+DTYPES = {
+    "bool": np.array([True, False]),
+    "ints": np.array([-128, 127], "i1"),
+    "uints": np.array([2**64 - 1, 0], "u8"),
+    "big-endian": np.array([1, -2], ">i4"),
+    "half": np.array([0.1, np.nan, np.inf], "f2"),
+    "single": np.array([0.1, 1e-30], ">f4"),
+    "longdouble": np.array([1.5, np.nan], np.longdouble),
+    "complex": np.array([0.1 + 2j, np.nan], "c8"),
+    "bytes": np.array([b"a\xff", b"\x1b[31m", b""], "S5"),
+    "text": np.array(["é", "\x1b[31m", "日本", "\u202e"], "U5"),
+    "big-endian text": np.array(["ab"], ">U3"),
+    "raw": np.array([b"\x01\x02\x03"], "V3"),
+    "days": np.array(["2026-01-02", "NaT"], "M8[D]"),
+    "nanoseconds": np.array(["2026-01-02T03:04:05.123456789"], "M8[ns]"),
+    "big-endian time": np.array(["2026-01-02", "NaT"], ">M8[D]"),
+    "span": np.array([5, "NaT"], ">m8[s]"),
+    "no dimensions": np.array(3.5),
+    "empty": np.zeros((3, 0, 2), "U2"),
+    "records": np.array(
+        [(1, ("x", 2.5), [0.1, np.nan]), (2, ("\x1b[1m", 0), [0, 1])],
+        [("n", "i4"), ("ïn", [("t", "U5"), ("y", ">f8")]), ("v", "f4", (2,))],
+    ),
+    "large": np.zeros((300, 50), [("a", "i4"), ("b", "U3")]),
+}
+
+
+@pytest.fixture(scope="module")
+def of_dtypes(running, root):
+    """A dataset for each kind of dtype."""
+    (root / "dtypes").mkdir()
+    for name, array in DTYPES.items():
+        write_array(root / "dtypes" / f"{name}.b2nd", array)
+    entries = running.cluster.subscriber.catalogue.roots["foo"].entries
+    running.wait_for(lambda: all(f"dtypes/{name}.b2nd" in entries for name in DTYPES))
+    yield
+    for name in DTYPES:
+        (root / "dtypes" / f"{name}.b2nd").unlink()
+    running.wait_for(lambda: not any(name.startswith("dtypes/") for name in entries))
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_every_dtype_is_printed_as_numpy_does(cat2, of_dtypes, name) -> None:
+    text = cat2("show", f"foo/dtypes/{name}.b2nd")
+    expected = np.array2string(DTYPES[name], max_line_width=80, threshold=1000)
+    assert text == expected + "\n"
+    assert all(char.isprintable() or char == "\n" for char in text), "nothing controls the terminal"
+
+
+@pytest.mark.parametrize("name", [name for name in DTYPES if name != "large"])
+def test_every_dtype_has_json(cat2, of_dtypes, name) -> None:
+    cat2("show", f"foo/dtypes/{name}.b2nd", "--json")
+
+
+def test_json_says_what_is_meant(cat2, of_dtypes) -> None:
+    def shown(name: str):
+        return cat2("show", f"foo/dtypes/{name}", "--json")
+
+    assert shown("half.b2nd") == [0.1, None, None]
+    assert shown("single.b2nd") == [0.1, 1e-30]
+    assert shown("complex.b2nd") == [[0.1, 2], [None, 0]]
+    assert shown("big-endian time.b2nd") == ["2026-01-02", None]
+    assert shown("span.b2nd") == [5, None]
+    assert shown("empty.b2nd") == [[], [], []]
+    assert shown("records.b2nd[1]") == {"n": 2, "ïn": {"t": "\x1b[1m", "y": 0}, "v": [0, 1]}
+
+
+def test_a_field_of_a_structured_array(cat2, of_dtypes) -> None:
+    assert cat2("show", 'foo/dtypes/records.b2nd["n"]') == "[1 2]\n"
+    assert cat2("show", "foo/dtypes/records.b2nd[1]['v']", "--json") == [0, 1]
+    assert cat2("show", 'foo/dtypes/large.b2nd["a"]').startswith("[[0 0 0 ... 0 0 0]")
+    assert "it has n, ïn, v" in cat2("show", 'foo/dtypes/records.b2nd["m"]', code=2)
+    assert "float64" in cat2("show", 'foo/cube.b2nd["a"]', code=2)
+    assert "no fields" in cat2("show", 'foo/README.md["a"]', code=2)
+
+
+def test_of_nothing_the_shape_is_said(cat2, of_dtypes, capsys) -> None:
+    assert main(["show", "foo/dtypes/empty.b2nd"]) == 0
+    assert "3 x 0 x 2" in capsys.readouterr().err

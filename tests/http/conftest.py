@@ -152,3 +152,8 @@ async def running(files: Files) -> AsyncIterator[Running]:
 async def guarded(files: Files) -> AsyncIterator[Running]:
     async for one in serve(files, Token("correct-horse")):
         yield one
+
+
+@pytest.fixture(name="serve")
+def _serve():
+    return serve

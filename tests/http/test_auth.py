@@ -59,3 +59,48 @@ async def test_either_of_two_tokens_will_do() -> None:
     for value in (b"Bearer correct-horse", b"Bearer battery-staple", b"Bearer correct-staple"):
         await guarded({"type": "http", "headers": [(b"authorization", value)]}, None, send)
     assert let_in == [b"Bearer correct-horse", b"Bearer battery-staple"]
+
+
+LOGIN = "/auth/jwt/login"
+
+
+async def test_who_logs_in_with_the_token_as_password_gets_a_cookie(guarded) -> None:
+    form = {"username": "anybody", "password": "correct-horse"}
+    status, headers, body = await guarded.get(LOGIN, "POST", data=form)
+    assert (status, body) == (204, b"")
+    cookie, *attributes = headers["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=strict"} <= set(attributes)
+    assert (await guarded.get("/health", headers={"Cookie": f"other=1; {cookie}"}))[0] == 200
+
+
+@pytest.mark.parametrize("form", [{}, {"password": ""}, {"username": "correct-horse"}, {"password": "wrong"}])
+async def test_who_has_no_token_cannot_log_in(guarded, form) -> None:
+    status, headers, _ = await guarded.get(LOGIN, "POST", data=form)
+    assert (status, headers.get("Set-Cookie")) == (401, None)
+
+
+async def test_a_body_that_is_no_form_is_no_login(guarded) -> None:
+    assert (await guarded.get(LOGIN, "POST", data=b"\xff&&=%zz"))[0] == 401
+    assert (await guarded.get(LOGIN))[0] == 405
+
+
+@pytest.mark.parametrize("cookie", ["caterva2=", "caterva2=wrong", "caterva2", "other=correct-horse", ";;="])
+async def test_other_cookies_let_nobody_in(guarded, cookie) -> None:
+    assert (await guarded.get("/health", headers={"Cookie": cookie}))[0] == 401
+
+
+async def test_a_header_counts_more_than_a_cookie(guarded) -> None:
+    headers = {"Authorization": "Bearer wrong", "Cookie": "caterva2=correct-horse"}
+    assert (await guarded.get("/health", headers=headers))[0] == 401
+
+
+async def test_a_token_of_any_characters_survives_the_cookie(files, serve) -> None:
+    token = Token('a;b,c=%41"\\d')
+    async for one in serve(files, token):
+        _, headers, _ = await one.get(LOGIN, "POST", data={"password": str.__str__(token)})
+        cookie = headers["Set-Cookie"].split(";")[0]
+        assert (await one.get("/health", headers={"Cookie": cookie}))[0] == 200
+
+
+async def test_where_no_token_is_needed_there_is_no_login(running) -> None:
+    assert (await running.problem(LOGIN, "POST", data={"password": "x"}))[0] == 404

@@ -91,8 +91,10 @@ async def test_a_posted_question_names_its_version_too(running) -> None:
     assert (await running.get(target + "0", "POST", json=body))[0] == 412
 
 
-async def test_with_a_token_only_the_client_itself_keeps_answers(guarded) -> None:
-    token = {"Authorization": "Bearer correct-horse"}
+@pytest.mark.parametrize(
+    "token", [{"Authorization": "Bearer correct-horse"}, {"Cookie": "caterva2=correct-horse"}]
+)
+async def test_with_a_token_only_the_client_itself_keeps_answers(guarded, token) -> None:
     etag = (await guarded.get(f"/data/{A}", headers=token))[1]["ETag"].strip('"')
     _, headers, _ = await guarded.get(f"/data/{A}?version={etag}", headers=token)
     assert headers["Cache-Control"] == f"private, {FOR_GOOD}"

@@ -202,6 +202,12 @@ async def test_fields(running) -> None:
     assert "a, b, c" in problem["detail"]
 
 
+@pytest.mark.parametrize("unknown", ["filter=a%20>%201", "slice=0:1", "slice_=0:1&sortby=a", "Field=a"])
+async def test_a_query_with_unknown_members_is_refused(running, unknown) -> None:
+    status, problem = await running.problem(f"/api/fetch/foo/records.b2nd?{unknown}")
+    assert (status, "not permitted" in problem["detail"]) == (400, True)
+
+
 async def test_a_body_with_unknown_members_is_refused(running) -> None:
     for body in ({"slice": "1"}, {"slice_": 1}, [1], "x"):
         assert (await running.problem("/api/fetch/foo/dir/a.b2nd", "POST", json=body))[0] == 400

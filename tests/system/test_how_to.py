@@ -16,12 +16,13 @@ from caterva2.bus.server import find_binary
 from caterva2.testing.samples import write_example
 from caterva2.testing.waiting import wait_until
 
+from ..docs.pages import blocks_of
+
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 
 
 def blocks(page: str, language: str) -> list[str]:
-    text = (PAGES / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block.text for block in blocks_of(PAGES / page, language)]
 
 
 @pytest.fixture

@@ -81,7 +81,8 @@ async def ask_broker(
         raise BusError(f"what answers at {url} is not a broker: {error}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(
-            f"the broker at {url} cannot be reached: {error or type(error).__name__}"
+            f"the broker at {url} cannot be reached: {error or type(error).__name__}; "
+            "is it running? (cat2 broker)"
         ) from error
 
 

@@ -30,11 +30,12 @@ class Verb(NamedTuple):
     help: str
 
 
-_READ, _CACHE, _SERVE = "Reading", "Cache", "Services"
+_READ, _CACHE, _SERVE, _SETUP = "Reading", "Cache", "Services", "Setting up"
 
 VERBS: dict[str, Verb] = {
     "roots": Verb("caterva2.cli.listing:roots", _READ, "List the roots: who publishes what."),
     "list": Verb("caterva2.cli.listing:list_", _READ, "List the datasets of a root, or of all."),
+    "tree": Verb("caterva2.cli.listing:tree", _READ, "Show directories and datasets as a tree."),
     "info": Verb("caterva2.cli.listing:info", _READ, "Show a dataset's metadata, or what is followed."),
     "show": Verb("caterva2.cli.showing:show", _READ, "Print a dataset, or a slice: 'foo/x.b2nd[0, 10:20]'."),
     "follow": Verb("caterva2.cli.following:follow", _READ, "Keep datasets current at the subscriber."),
@@ -54,6 +55,13 @@ VERBS: dict[str, Verb] = {
     "subscriber": Verb("caterva2.cli.services:subscriber", _SERVE, "Serve every root, cached."),
     "bus check": Verb("caterva2.cli.bus:check", _SERVE, "Try out an existing NATS; print permissions."),
     "demo": Verb("caterva2.cli.demo:run", _SERVE, "Run the main job on this machine, with real data."),
+    "doctor": Verb("caterva2.cli.doctor:doctor", _SETUP, "Find out what is wrong, and what to do about it."),
+    "config": Verb(
+        "caterva2.cli.configuration:config", _SETUP, "Show every setting, and where it comes from."
+    ),
+    "completion": Verb(
+        "caterva2.cli.completion:completion", _SETUP, "Print what completes words in a shell."
+    ),
 }
 """All verbs, in the order in which they are listed; one of two words belongs to the family of the first."""
 
@@ -77,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code, as in `caterva2.cli.exit_codes`.
     """
-    from caterva2.cli.app import run
+    try:
+        from caterva2.cli.app import run
 
-    return run(argv)
+        return run(argv)
+    except KeyboardInterrupt:  # while modules are loaded
+        return 130

@@ -57,7 +57,9 @@ def check(
         from caterva2.bus.permissions import permissions_of, server_block
 
         user = re.sub("[^A-Za-z0-9]+", "-", "-".join(["caterva2", role, *root]))
-        print(server_block(user, permissions_of(role, root, republish=republish, domain=domain)))
+        permitted = permissions_of(role, root, republish=republish, domain=domain)
+        block = server_block(user, permitted)
+        print_json({"user": user, **asdict(permitted), "configuration": block}) if json else print(block)
         return ExitCode.OK
     configure_logs("debug" if debug else "critical")
     flags = {"broker": broker, "token_file": token_file, **bus.flags()}

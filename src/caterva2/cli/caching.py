@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from caterva2.cli.exit_codes import ExitCode
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import counted, human_bytes, print_json, print_table
+from caterva2.cli.output import counted, human_bytes, print_json
 from caterva2.cli.patterns import First, More, for_each
 from caterva2.cli.progress import bytes_progress
+from caterva2.cli.tables import print_table
 from caterva2.client import CacheCheck, Cached
 
 __all__ = ["drop", "fsck", "ls", "pin", "unpin"]

@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from cyclopts import Parameter
 from rich.console import Console
 
 from caterva2.cli.logs import configure_logs
-from caterva2.cli.output import counted
+from caterva2.cli.options import Json
+from caterva2.cli.output import counted, print_json
 from caterva2.client import Array, Client, connect
 from caterva2.errors import Caterva2Error, Unavailable, Unsupported
 from caterva2.frame.write import write_array
@@ -30,34 +33,46 @@ ROOT = "foo"
 LARGE = f"{ROOT}/model/waves.b2nd"
 
 
-def run(*, stay: bool = False) -> None:
-    """Tell the story on stdout.
-
-    Parameters
-    ----------
-    stay : bool
-        Keep the services up afterwards, until interrupted.
+def run(
+    *,
+    stay: Annotated[
+        bool, Parameter(negative="", help="Keep the services up afterwards, until interrupted.")
+    ] = False,
+    json: Json = False,
+    debug: Annotated[bool, Parameter(help="Show where an error came from.")] = False,
+) -> None:
+    """Share real data among services on this machine, and tell it step by step.
 
     Raises
     ------
     Caterva2Error
         If a step does not do what it should.
     """
-    configure_logs("error")
-    console = Console(highlight=False, soft_wrap=True)
+    configure_logs("debug" if debug else "error")
+    began = time.perf_counter()
+    console = Console(highlight=False, soft_wrap=True, stderr=json)
     with tempfile.TemporaryDirectory(prefix="caterva2-demo-") as directory:
-        Story(console, Path(directory)).tell(stay=stay)
+        story = Story(console, Path(directory))
+        story.tell(stay=stay)
+    if json:
+        print_json({"ok": True, "steps": story.steps, "seconds": time.perf_counter() - began})
 
 
 class Story:
-    """The steps of the demonstration, and what they share."""
+    """The steps of the demonstration, and what they share.
+
+    Attributes
+    ----------
+    steps : int
+        How many were told.
+    """
 
     def __init__(self, console: Console, directory: Path) -> None:
         self._console = console
         self._published = directory / "published by foo"
         self._state = directory / "state"
         self._downloads = directory / "downloads"
-        self._step = 0
+        self.steps = 0
         self._client: Client
         self._running: RunningCluster
 
@@ -195,8 +210,8 @@ class Story:
         yield
 
     def _say(self, what: str, why: str) -> None:
-        self._step += 1
-        self._console.print(f"\n[bold cyan]{self._step}. {what}[/]  {why}")
+        self.steps += 1
+        self._console.print(f"\n[bold cyan]{self.steps}. {what}[/]  {why}")
 
     def _note(self, text: str) -> None:
         self._console.print(f"   {text}", markup=False)

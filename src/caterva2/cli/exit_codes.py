@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import dataclass
 from enum import IntEnum
 
 from caterva2 import errors
 
-__all__ = ["ExitCode", "exit_code", "explain"]
+__all__ = ["ExitCode", "Explained", "exit_code", "explain"]
 
 
 class ExitCode(IntEnum):
@@ -47,20 +49,67 @@ _HINTS: dict[type[BaseException], str] = {
 """What to do next, where the message does not say so."""
 
 
+_SAYS_IT = ("did you mean", "cat2 ", "(followed: ", "(pinned: ", "that was meant?")
+"""Words by which a message says what to do itself."""
+
+_FROM_FILES = ("environment ", "cannot read ", "/")
+"""How errors of settings begin that do not come from the command line."""
+
+_SYSTEM_HINTS: dict[int, str] = {
+    errno.ENOSPC: "make room there, or choose another directory",
+    errno.EROFS: "nothing can be written there: choose another directory",
+    errno.EACCES: "this user may not: choose another place, or have its permissions changed",
+    errno.EPERM: "this user may not: choose another place, or have its permissions changed",
+    errno.ENOTDIR: "a part of that path is a file: choose another one",
+    errno.EEXIST: "something else has that name: choose another one",
+    errno.ENOENT: "see whether the path is right",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
+}
+"""What to do next, where the system refused something."""
+
+
 def exit_code(error: BaseException) -> ExitCode:
     """Return the exit code of an error."""
     return next((_CODES[base] for base in type(error).__mro__ if base in _CODES), ExitCode.FAILED)
 
 
-def explain(error: BaseException) -> str:
-    """Return an error in one or two lines: what failed, and what to do next."""
-    if isinstance(error, errors.Caterva2Error):
-        text = str(error) or type(error).__name__
-    elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    elif isinstance(error, MemoryError):
-        text = f"not enough memory: {error}; ask for a smaller part"
-    else:
-        return f"unexpected {type(error).__name__}: {error}\nrun it again with --debug to see where"
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What is said of an error: a contract of ``--json``, see ``docs/reference/json.md``.
+
+    Attributes
+    ----------
+    error : str
+        Kind of error: its slug, or ``usage``, ``system``, ``memory``, ``unexpected``.
+    detail : str
+        What failed.
+    hint : str or None
+        What to do next, where the detail does not say so.
+    exit_code : int
+    """
+
+    error: str
+    detail: str
+    hint: str | None
+    exit_code: int
+
+
+def explain(error: BaseException) -> Explained:
+    """Return what is to be said of an error: what failed, and what to do next."""
     hint = next((_HINTS[base] for base in type(error).__mro__ if base in _HINTS), None)
-    return f"{text}\n{hint}" if hint else text
+    if isinstance(error, errors.Caterva2Error):
+        kind, text = error.slug, str(error) or type(error).__name__
+        if any(words in text for words in _SAYS_IT):
+            hint = None
+        elif isinstance(error, errors.ConfigError) and text.startswith(_FROM_FILES):
+            hint = "see what is set, and where: cat2 config"
+    elif isinstance(error, OSError) and error.strerror:
+        kind = "system"
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        hint = hint or _SYSTEM_HINTS.get(error.errno or 0)
+    elif isinstance(error, MemoryError):
+        kind, text, hint = "memory", "not enough memory", "ask for a smaller part"
+    else:
+        kind, text = "unexpected", f"unexpected {type(error).__name__}: {error}"
+        hint = "run it again with --debug to see where"
+    return Explained(kind, text, hint, exit_code(error))

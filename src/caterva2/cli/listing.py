@@ -1,4 +1,4 @@
-"""``cat2 roots``, ``list``, ``info``, ``url``: what there is."""
+"""``cat2 roots``, ``list``, ``tree``, ``info``, ``url``: what there is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import counted, human_bytes, human_shape, print_json, print_members, print_table
+from caterva2.cli.output import counted, human_bytes, human_shape, print_json, print_members
+from caterva2.cli.tables import print_table
 from caterva2.client import Followed, Row
+from caterva2.client.dataset import Dataset
+from caterva2.errors import NotFound
 
-__all__ = ["info", "list_", "roots", "url"]
+__all__ = ["info", "list_", "roots", "tree", "url"]
 
 DEFAULT = Connection()
 
@@ -80,6 +84,26 @@ def list_(
 def _row(row: Row) -> Sequence[str]:
     modified = row.mtime[:19].replace("T", " ")
     return row.path, row.kind, human_shape(row.shape), row.dtype or "", human_bytes(row.size), modified
+
+
+def tree(
+    path: Annotated[
+        str | None, Parameter(help="A root, or a directory in one; by default all roots.")
+    ] = None,
+    /,
+    *,
+    level: Annotated[int | None, Parameter(help="How deep it goes.", validator=Number(gte=1))] = None,
+    count: Annotated[int, Parameter(help="Most datasets that are shown.", validator=Number(gte=1))] = 1000,
+    json: Json = False,
+    connection: Connection = DEFAULT,
+) -> None:
+    """Show directories and datasets as a tree."""
+    with connection.open() as client:
+        of = client if path is None else client[path.rstrip("/")]
+        if isinstance(of, Dataset):
+            raise NotFound(of.path, f"{of.path!r} is a dataset: cat2 info {of.path} shows it")
+        found = of.tree(level, count)
+    print_json(found.to_json()) if json else print(found)
 
 
 def info(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from caterva2 import config
 from caterva2.client import Client, connect
+from caterva2.client.transport import Transport
+from caterva2.errors import Caterva2Error, NotFound
 
-__all__ = ["BusOptions", "Connection", "Json"]
+__all__ = ["BusOptions", "Connection", "Json", "is_a_directory"]
+
+NEAR_S = 2.0
+"""How long the look-up of names that are near may take the other side, in seconds."""
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON: a contract for scripts.")]
 
@@ -32,15 +40,50 @@ class Connection:
     ] = None
     debug: Annotated[bool, Parameter(help="Show where an error came from.")] = False
 
-    def open(self) -> Client:
-        """Return a client.
+    @contextmanager
+    def open(self) -> Iterator[Client]:
+        """Give a client, and close it. What is not there is said with what may have been meant.
 
         Raises
         ------
         ConfigError
             If a setting is malformed.
         """
-        return connect(self.subscriber, token_file=self.token_file, timeout_s=self.timeout_s)
+        with connect(self.subscriber, token_file=self.token_file, timeout_s=self.timeout_s) as client:
+            try:
+                yield client
+            except NotFound as error:
+                near = self._near(error.path)
+                if error.path in near:
+                    raise is_a_directory(error.path) from error
+                if near:
+                    names = " or ".join(map(repr, near))
+                    raise NotFound(error.path, f"{error}; did you mean {names}?") from error
+                raise
+
+    def transport(self, silence_s: float) -> Transport:
+        """Return what looks up names, and gives up on a service that is silent for so long.
+
+        Raises
+        ------
+        ConfigError
+            If a setting is malformed.
+        """
+        settings = config.load(config.ClientSettings, subscriber=self.subscriber, token_file=self.token_file)
+        return Transport(settings.subscriber, settings.token, silence_s)
+
+    def _near(self, path: str) -> list[str]:
+        from caterva2.cli.names import names_near
+
+        try:
+            return names_near(self.transport(NEAR_S), path)
+        except Caterva2Error:
+            return []  # what went wrong first is what is to be said
+
+
+def is_a_directory(path: str) -> NotFound:
+    """Return that a directory is no dataset, with what to do."""
+    return NotFound(path, f"{path!r} is a directory: cat2 list {path} prints the datasets in it")
 
 
 @Parameter(name="*")

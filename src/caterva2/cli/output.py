@@ -1,11 +1,11 @@
-"""Printing: tables that fit a terminal, plain columns for a pipe, JSON."""
+"""Printing: JSON, members, numbers as people read them, and what must not reach a terminal."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from caterva2.client.text import human_bytes, human_shape, visible
@@ -17,32 +17,10 @@ __all__ = [
     "is_terminal",
     "print_json",
     "print_members",
-    "print_table",
+    "styled",
     "visible",
     "width",
 ]
-
-RIGHT = frozenset(
-    {
-        "size",
-        "datasets",
-        "bytes",
-        "cached",
-        "age",
-        "extents",
-        "wrong",
-        "repaired",
-        "dropped",
-        "unreadable",
-        "corrected",
-        "rtt",
-        "load",
-        "requests",
-        "rejected",
-        "hedged",
-    }
-)
-"""Columns of numbers."""
 
 
 def is_terminal() -> bool:
@@ -57,41 +35,21 @@ def width() -> int:
 
 def print_json(value: Any) -> None:  # Any: JSON
     """Print a value as JSON: indented for a reader, on one line for a pipe."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2 if is_terminal() else None))
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not utf8, allow_nan=False, indent=2 if is_terminal() else None))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under their headings.
-
-    On a terminal it fits the width; in a pipe nothing is cut, and two spaces or more are between columns.
-    """
-    clean = [[visible(cell) for cell in row] for row in rows]
-    if is_terminal():
-        _print_rich(columns, clean)
-        return
-    table = [[column.upper() for column in columns], *clean]
-    widths = [max(len(row[n]) for row in table) for n in range(len(columns))]
-    for row in table:
-        cells = [
-            cell.rjust(size) if column in RIGHT else cell.ljust(size)
-            for cell, size, column in zip(row, widths, columns, strict=True)
-        ]
-        print("  ".join(cells).rstrip())
-
-
-def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
+def styled(text: str, style: str) -> str:
+    """Return a text for stdout in a style of rich, such as ``bold red``; as it is where nobody looks."""
+    if not is_terminal():
+        return text
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for n, column in enumerate(columns):
-        justify: Any = "right" if column in RIGHT else "left"
-        table.add_column(column, justify=justify, overflow="fold" if n == 0 else "ellipsis", no_wrap=n > 0)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console = Console()  # it knows of NO_COLOR and of terminals that have no styles
+    with console.capture() as captured:
+        console.print(Text(text, style), end="", soft_wrap=True)
+    return captured.get()
 
 
 def print_members(value: Mapping[str, Any], indent: int = 0) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from json import dumps
 from typing import Any
 
 from caterva2.cli.process import allow_many_files, collect_seldom, return_memory_soon, take_turns_often
@@ -19,10 +20,16 @@ Make = Callable[[dict[str, Service]], tuple[Service, str]]
 """Makes a service, knowing those that run already by name; with what to call it to the user."""
 
 
-def run_services(makes: Sequence[Make]) -> None:
+def run_services(makes: Sequence[Make], *, json: bool = False) -> None:
     """Start services in order, run them until SIGINT or SIGTERM, stop them in the reverse order.
 
     A second signal ends the process at once.
+
+    Parameters
+    ----------
+    makes : sequence of callable
+    json : bool
+        Say on stdout as well where each listens, as a line of JSON.
 
     Raises
     ------
@@ -33,7 +40,7 @@ def run_services(makes: Sequence[Make]) -> None:
     return_memory_soon()
     collect_seldom()
     take_turns_often()
-    _event_loop_runner()(_run(makes))
+    _event_loop_runner()(_run(makes, json=json))
 
 
 def _event_loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
@@ -44,11 +51,11 @@ def _event_loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
     return uvloop.run
 
 
-async def _run(makes: Sequence[Make]) -> None:
+async def _run(makes: Sequence[Make], *, json: bool) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
     async with AsyncExitStack() as stack:
-        starting = asyncio.create_task(_start(makes, stack))
+        starting = asyncio.create_task(_start(makes, stack, json=json))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -65,12 +72,14 @@ async def _run(makes: Sequence[Make]) -> None:
         print("stopping", file=sys.stderr, flush=True)
 
 
-async def _start(makes: Sequence[Make], stack: AsyncExitStack) -> list[Service]:
+async def _start(makes: Sequence[Make], stack: AsyncExitStack, *, json: bool) -> list[Service]:
     services: dict[str, Service] = {}
     for make in makes:
         service, what = make(services)
         services[service.name] = await stack.enter_async_context(service)
         print(f"{what} listening on {service.address.url}", file=sys.stderr, flush=True)
+        if json:
+            print(dumps({"service": service.name, "url": service.address.url}), flush=True)
     return list(services.values())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from caterva2 import config
 from caterva2.cli.logs import configure_logs
@@ -18,6 +19,9 @@ from caterva2.errors import ConfigError
 from caterva2.http.service import Service
 
 __all__ = ["broker", "parse_roots", "publisher", "serve", "subscriber"]
+
+MOST_PORT = 65533
+"""Two more follow."""
 
 Listen = Annotated[str | None, Parameter(help="HOST:PORT; port 0 chooses a free one.")]
 State = Annotated[Path | None, Parameter(help="Directory of what must survive a restart.")]
@@ -46,6 +50,7 @@ class Common:
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Parameter(help="Least level of what is logged.")
     ] = "info"
+    json: Annotated[bool, Parameter(help="Say on stdout where it listens, as a line of JSON.")] = False
     debug: Annotated[bool, Parameter(help="Log everything, and show where an error came from.")] = False
 
     def configure_logs(self) -> None:
@@ -135,7 +140,11 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[
-        int, Parameter(help="Port of the broker; publisher and subscriber take the next two. 0: any.")
+        int,
+        Parameter(
+            help="Port of the broker; publisher and subscriber take the next two. 0: any.",
+            validator=Number(gte=0, lte=MOST_PORT),
+        ),
     ] = 8000,
     url: Url = None,
     state: Annotated[Path | None, Parameter(help="Directory for the state of all three.")] = None,
@@ -144,7 +153,9 @@ def serve(
     common: Common = DEFAULT,
 ) -> None:
     """Run broker, publisher and subscriber in one process. Others join: cat2 subscriber --broker URL."""
-    directories = parse_roots(roots)
+    from caterva2.publisher.service import directory_of
+
+    directories = {name: directory_of(name, path) for name, path in parse_roots(roots).items()}
 
     def settings(cls: Any, number: int, **flags: Any) -> Any:  # Any: one of three settings classes
         listen = config.Address(host, port + number if port else 0)
@@ -216,4 +227,4 @@ def _subscriber(settings: config.SubscriberSettings) -> Make:
 
 def _run(makes: Sequence[Make], common: Common) -> None:
     common.configure_logs()
-    run_services(makes)
+    run_services(makes, json=common.json)

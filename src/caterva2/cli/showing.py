@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from json import dumps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import human_bytes, print_json, width
+from caterva2.cli.options import Connection, Json, is_a_directory
+from caterva2.cli.output import human_bytes, human_shape, print_json, width
 from caterva2.client import Array, Client, File, Frame, Timing
 from caterva2.client.versions import newest_of
 from caterva2.errors import BadRequest, InvalidSelection, NotFound
@@ -22,7 +23,7 @@ from caterva2.model.selection import Axis, Selection, parse_selection
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["show", "split_selection"]
+__all__ = ["Part", "show", "split"]
 
 DEFAULT = Connection()
 
@@ -42,8 +43,27 @@ HEAD_BYTES = 1024
 """So much of a frame or a file is shown, where no part is asked for."""
 
 
+class Part(NamedTuple):
+    """What is to be shown of a dataset.
+
+    Attributes
+    ----------
+    path : str
+    text : str or None
+        The selection, as it was written; None for all.
+    field : str or None
+        Name of a field of a structured array.
+    """
+
+    path: str
+    text: str | None = None
+    field: str | None = None
+
+
 def show(
-    path: Annotated[str, Parameter(help="A dataset, or a part of one: 'foo/x.b2nd[0, 10:20]'.")],
+    path: Annotated[
+        str, Parameter(help="A dataset, or a part: 'foo/x.b2nd[0, 10:20]', 'foo/x.b2nd[\"a\"]'.")
+    ],
     /,
     *,
     json: Json = False,
@@ -73,41 +93,64 @@ def _explained(timing: Timing) -> str:
     return f"{moved} (estimated: {estimates})" if estimates else moved
 
 
-def _show(dataset: Array | Frame | File, text: str | None, *, json: bool) -> None:
+def _show(dataset: Array | Frame | File, part: Part, *, json: bool) -> None:
     if not isinstance(dataset, Array):
-        _show_bytes(dataset, text, json=json)
+        if part.field is not None:
+            raise InvalidSelection(f"{dataset.path} is a {dataset.kind}: it has no fields")
+        _show_bytes(dataset, part.text, json=json)
         return
-    selection = parse_selection(text, dataset.shape)
+    selection = parse_selection(part.text, dataset.shape)
+    _check_field(dataset, part.field)
     if json:
-        _print_array_json(dataset, selection)
-    else:
-        print(_summary(dataset, selection))
+        _print_array_json(dataset, selection, part.field)
+        return
+    print(_summary(dataset, selection, part.field))
+    if not selection.size:
+        shape = human_shape([axis.count for axis in selection.axes if not axis.drop])
+        print(f"{dataset.path}: no elements, {shape} of {dataset.dtype}", file=sys.stderr)
 
 
-def split_selection(path: str) -> tuple[str, str | None]:
-    """Split ``root/name[selection]``; a name may have brackets itself, the last pair at the end counts."""
-    if path.endswith("]") and "[" in path:
-        name, _, text = path[:-1].rpartition("[")
-        return name, text
-    return path, None
+def split(path: str) -> Part:
+    """Split ``root/name[selection]["field"]``; a name may have brackets itself, those at the end count."""
+    match = re.fullmatch(r"""(.+)\[(["'])(.+)\2\]""", path)
+    name, field = (match[1], match[3]) if match else (path, None)
+    if name.endswith("]") and "[" in name:
+        name, _, text = name[:-1].rpartition("[")
+        return Part(name, text, field)
+    return Part(name, None, field)
 
 
-def _open(client: Client, path: str) -> tuple[Array | Frame | File, str | None]:
-    name, text = split_selection(path)
-    if "/" not in name:
+def _open(client: Client, path: str) -> tuple[Array | Frame | File, Part]:
+    part = split(path)
+    name = part.path
+    if name and "/" not in name:
         raise NotFound(name, f"{name!r} is a root: name a dataset in it, as cat2 list {name} prints them")
     try:
-        return client[name], text
+        dataset = client[name]
     except NotFound:
-        if text is None or (whole := client.get(path)) is None:
+        if name == path or (dataset := client.get(path)) is None:
             raise
-        return whole, None
+        part = Part(path)
+    if not isinstance(dataset, Array | Frame | File):
+        raise is_a_directory(part.path)
+    return dataset, part
+
+
+def _check_field(array: Array, field: str | None) -> None:
+    names = array.dtype.names or ()
+    if field is not None and field not in names:
+        has = f"it has {', '.join(names)}" if names else f"its elements are {array.dtype}"
+        raise InvalidSelection(f"{array.path} has no field {field!r}: {has}")
+
+
+def _of_field(values: npt.NDArray[Any], field: str | None) -> npt.NDArray[Any]:
+    return values if field is None else values[field]
 
 
 # -- arrays --------------------------------------------------------------------------------------
 
 
-def _print_array_json(array: Array, selection: Selection) -> None:
+def _print_array_json(array: Array, selection: Selection, field: str | None) -> None:
     if selection.size > JSON_ELEMENTS:
         raise BadRequest(
             f"{array.path}: {selection.size:,} elements are too many for --json (at most {JSON_ELEMENTS:,}); "
@@ -115,16 +158,17 @@ def _print_array_json(array: Array, selection: Selection) -> None:
         )
     from caterva2.cli.values import json_values
 
-    print_json(json_values(array.read(selection)))
+    print_json(json_values(_of_field(array.read(selection), field)))
 
 
-def _summary(array: Array, selection: Selection) -> str:
+def _summary(array: Array, selection: Selection, field: str | None) -> str:
     """Return what numpy prints of a selection, for which only its corners are fetched if it is large."""
     import numpy as np
 
     if selection.size <= SUMMARY_ELEMENTS:
-        return np.array2string(array.read(selection), max_line_width=width(), threshold=sys.maxsize)
-    corners = _corners(array, selection)
+        values = _of_field(array.read(selection), field)
+        return np.array2string(values, max_line_width=width(), threshold=sys.maxsize)
+    corners = _of_field(_corners(array, selection), field)
     return np.array2string(corners, max_line_width=width(), threshold=0, edgeitems=EDGE)
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from caterva2.cli.options import Connection, Json
-from caterva2.cli.output import human_bytes, print_json, print_table
+from caterva2.cli.output import human_bytes, print_json
+from caterva2.cli.tables import print_table
 from caterva2.client import SourceInfo
 
 __all__ = ["sources"]
@@ -31,7 +32,7 @@ def sources(
     if json:
         print_json([asdict(source) for source in found])
         return
-    columns = ("root", "kind", "url", "state", "rtt", "load", "requests", "bytes", "rejected", "hedged")
+    columns = ("root", "url", "state", "kind", "rtt", "rejected", "requests", "bytes", "load", "hedged")
     print_table(columns, [_row(source) for source in found])
     if not found:
         print("nothing is published yet: cat2 publisher NAME DIR", file=sys.stderr)
@@ -40,5 +41,6 @@ def sources(
 def _row(source: SourceInfo) -> tuple[str, ...]:
     left = "" if source.until is None else f", {max(source.until - time.time(), 0):.0f} s"
     rtt = "" if source.rtt_ms is None else f"{source.rtt_ms:.2f} ms"
-    counts = (str(source.requests), human_bytes(source.bytes), str(source.rejected), str(source.hedged))
-    return source.root, source.kind, source.url, source.state + left, rtt, f"{source.load:.2f}", *counts
+    moved = (str(source.rejected), str(source.requests), human_bytes(source.bytes))
+    busy = (f"{source.load:.2f}", str(source.hedged))
+    return source.root, source.url, source.state + left, source.kind, rtt, *moved, *busy

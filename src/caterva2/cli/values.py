@@ -20,12 +20,14 @@ def json_values(array: npt.NDArray[Any]) -> Any:  # Any: JSON
     structured elements are objects; raw bytes are base64.
     """
     dtype = array.dtype
+    if dtype.names is None and not dtype.isnative:  # np.datetime_as_string takes it for what it is not
+        return json_values(array.astype(dtype.newbyteorder("=")))
     if dtype.names is not None:
         fields = {name: json_values(array[name]) for name in dtype.names}
         return _zip(fields, array.ndim, array.shape)
     match dtype.kind:
         case "f":
-            return _map(array.astype(np.float64).tolist(), lambda x: x if math.isfinite(x) else None)
+            return _map(_floats(array).tolist(), lambda x: x if math.isfinite(x) else None)
         case "c":
             parts = np.stack([array.real, array.imag], axis=-1)
             return json_values(parts)
@@ -40,6 +42,14 @@ def json_values(array: npt.NDArray[Any]) -> Any:  # Any: JSON
             return _map(array.tolist(), lambda x: base64.b64encode(x).decode())
         case _:
             return array.tolist()
+
+
+def _floats(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the doubles with the shortest decimal form that means the same: 0.1, not 0.10000000149."""
+    if array.dtype.itemsize < 8:
+        return array.astype("U32").astype(np.float64)
+    with np.errstate(over="ignore"):  # of what is wider: JSON has no more either
+        return array.astype(np.float64)
 
 
 def _map(value: Any, function: Any) -> Any:

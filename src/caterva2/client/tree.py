@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 from caterva2.client.records import Row
 from caterva2.client.text import human_bytes, human_shape, visible
@@ -26,6 +27,10 @@ class _Node:
     said: str = ""
     children: dict[str, _Node] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:  # Any: JSON
+        children = [child.to_json() for child in self.children.values()]
+        return {"name": self.name, "detail": self.said, "children": children}
+
 
 class Tree:
     """What ``tree()`` gives: text where it is printed, nested lists in a notebook.
@@ -42,12 +47,16 @@ class Tree:
         self._title = title
         self._nodes = list(nodes)
         if not complete:
-            self._nodes.append(_Node("…", "there are more: tree(max_nodes=…)"))
+            self._nodes.append(_Node("…", "there are more: ask for a larger max_nodes (cat2 tree: --count)"))
 
     def __str__(self) -> str:
         return "\n".join([visible(self._title), *_lines(self._nodes, "")])
 
     __repr__ = __str__
+
+    def to_json(self) -> list[dict[str, Any]]:  # Any: JSON
+        """Return it as lists of objects: ``name``, ``detail`` and ``children``."""
+        return [node.to_json() for node in self._nodes]
 
     def _repr_html_(self) -> str:
         return f"<div><code>{escape(self._title)}</code>{_list(self._nodes)}</div>"

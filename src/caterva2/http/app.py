@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from caterva2.config import Token
 from caterva2.http import problems
-from caterva2.http.auth import TokenMiddleware
+from caterva2.http.auth import TokenMiddleware, login_route
 from caterva2.http.failures import FailureMiddleware
 from caterva2.http.lane import FastLane
 from caterva2.http.limits import BodyLimitMiddleware
@@ -55,7 +55,10 @@ def build_app(
         version=version("caterva2"),
         redirect_slashes=False,
     )
+    tokens = [given for given in (token, other_token) if given is not None]
     app.router.routes.extend(routes)
+    if tokens:
+        app.router.routes.append(login_route(tokens))
     for router in routers:
         app.include_router(router)
 
@@ -72,7 +75,6 @@ def build_app(
     problems.install(app)
     describe(app, with_data=bool(routes))
     app.add_middleware(FailureMiddleware)  # else Starlette answers what nobody expected itself, with text
-    tokens = [given for given in (token, other_token) if given is not None]
     app.answer = _guarded(FastLane(routes, app.framework), metrics, tokens)
     return app
 

@@ -234,5 +234,6 @@ def lasting_headers(service: DataService, request: Request, head: Head) -> dict[
     """
     if named_version(request.query_params) is None:
         return headers_of(service, head)
-    audience = "private" if "authorization" in request.headers else "public"
+    named = "authorization" in request.headers or "cookie" in request.headers
+    audience = "private" if named else "public"
     return _describing(head, f"{audience}, max-age={LASTS_S}, immutable")

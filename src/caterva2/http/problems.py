@@ -113,11 +113,14 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, errors.Caterva2Error)
         return expected(error)
 
-    async def of_framework(_: Request, error: Exception) -> Response:
+    async def of_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         slug = _FRAMEWORK.get(error.status_code, "bad-request")
         headers = dict(error.headers) if error.headers else None
-        return problem(error.status_code, slug, str(error.detail), headers=headers)
+        detail = str(error.detail)
+        if detail == HTTPStatus.NOT_FOUND.phrase:  # no such route: often it is another service that was meant
+            detail = f"a {app.title} has no {request.url.path}: is this the service that was meant?"
+        return problem(error.status_code, slug, detail, headers=headers)
 
     async def of_validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

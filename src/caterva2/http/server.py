@@ -176,7 +176,7 @@ def _bind(listen: Address) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:
-            reason = "it is in use already; stop what listens there, or choose another with --listen"
+            reason = "it is in use already; stop what listens there, or choose another (--listen, --port)"
         else:
             reason = error.strerror or str(error)
         raise CannotListen(str(listen), reason) from error

@@ -91,22 +91,21 @@ class Query(BaseModel):
         return self.slice_ is None and self.indices is None and self.field is None
 
 
-_MEMBERS = frozenset(Query.model_fields)
-
-
 async def query_of(request: Request) -> Query:
     """Parse the query, or the JSON body of a POST.
 
     Raises
     ------
     BadRequest
-        If it is malformed, or has unknown members.
+        If it is malformed, or has unknown members: each narrows the answer, so to ignore one (``filter`` of
+        other servers, a misspelled ``slice``) would be to answer something else.
     """
     try:
         if request.method == "POST":
             return Query.model_validate_json(await request.body() or b"{}")
-        asked = request.query_params
-        return Query.model_validate({name: asked[name] for name in asked if name in _MEMBERS})
+        asked = dict(request.query_params)
+        asked.pop("version", None)  # was heeded where the version was found
+        return Query.model_validate(asked)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise BadRequest(f"cannot read what is asked for: {wrong}") from error

@@ -74,6 +74,8 @@ def parse_path(text: str, *, allow_root: bool = False) -> DatasetPath:
         a backslash, is not valid Unicode, or is longer than `MAX_PATH_BYTES`.
     """
     root, _, name = text.partition("/")
+    if not root:
+        raise InvalidPath(f"{text!r} does not begin with the name of a root: write root/dir/name")
     if not name and allow_root:
         return DatasetPath(check_root(root), "")
     return DatasetPath(check_root(root), check_name(root, name))

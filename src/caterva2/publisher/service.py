@@ -37,7 +37,7 @@ from caterva2.source.local import LocalSource
 from caterva2.source.slices import Reader
 from caterva2.state import StateLock
 
-__all__ = ["PublisherService"]
+__all__ = ["PublisherService", "directory_of"]
 
 
 class PublisherService(Service):
@@ -73,7 +73,7 @@ class PublisherService(Service):
     ) -> None:
         super().__init__(settings)
         self.settings = settings
-        self.roots = {name: _directory_of(name, directory) for name, directory in roots.items()}
+        self.roots = {name: directory_of(name, directory) for name, directory in roots.items()}
         if not self.roots:
             raise ConfigError("there is nothing to publish: give at least one NAME=DIR")
         self.reset = reset
@@ -240,7 +240,14 @@ class PublisherService(Service):
         }
 
 
-def _directory_of(root: str, directory: Path) -> Path:
+def directory_of(root: str, directory: Path) -> Path:
+    """Return the directory of a root, absolute.
+
+    Raises
+    ------
+    ConfigError
+        If the root cannot have that name, or there is no such directory.
+    """
     try:
         check_root(root)
     except InvalidPath as error:
