@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 
-.PHONY: install demo test check bench bench-cache bench-changes bench-tiers bench-planner bench-growth bench-peers docs pins clean help
+.PHONY: install demo test check bench bench-cache bench-changes bench-tiers bench-planner bench-growth bench-peers bench-clients docs pins clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -57,6 +57,9 @@ bench-planner: install ## Measure cold reads over a slow link, with and without 
 
 bench-peers: install ## Measure beside the peers, each in its own environment (a quarter of an hour; SIZE=small: a try)
 	$(BIN)/python -m benchmarks.peers --size $(or $(SIZE),full)
+
+bench-clients: install ## Measure what a small slice moves through each client that people have
+	$(BIN)/python -m benchmarks.integrations
 
 bench-growth: install ## Measure what it costs as it grows: chunks, datasets, clients, extents; fairness
 	$(BIN)/python -m benchmarks.growth
