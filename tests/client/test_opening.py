@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 
 import numpy as np
 import pytest
@@ -94,6 +95,18 @@ def test_a_token_is_not_pickled_but_taken_from_the_process(running, monkeypatch)
     monkeypatch.setenv("CATERVA2_TOKEN", "another-secret")
     array = pickle.loads(pickled[-1])
     assert array._transport._headers["Authorization"] == "Bearer another-secret"
+
+
+def test_a_copy_has_the_token_and_the_connections_of_the_original(running) -> None:
+    with caterva2.connect(running.url, token=SECRET) as client:
+        for original in (client["foo/ints.b2nd"], client["foo/nothing"], client["foo"], client):
+            for again in (copy(original), deepcopy(original)):
+                assert type(again) is type(original)
+                kept = getattr(again, "_transport", None) or again._client._transport
+                assert kept is client._transport
+        array = client["foo/ints.b2nd"]
+        assert copy(array) is not array
+        assert copy(array).etag == array.etag
 
 
 def test_another_process_reads_on(client, truths) -> None:

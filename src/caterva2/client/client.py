@@ -57,6 +57,12 @@ class Client(Mapping[str, Any]):
     def __reduce__(self) -> tuple[Any, ...]:  # Any: as pickle has it
         return _unpickled, (self._transport.url,)
 
+    def __copy__(self) -> Self:
+        return self  # as files and connections do not multiply
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def __enter__(self) -> Self:
         return self
 

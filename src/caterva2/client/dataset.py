@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any, Protocol, Self, TypeVar
 
 from caterva2.client import protocol
@@ -55,6 +56,9 @@ class Dataset(Described):
     def __copy__(self) -> Self:
         """Return one of its own at this version: a `refresh` of either leaves the other where it is."""
         return type(self)(self._transport, self.info)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return copy(self)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return type(self).__name__, self.path, self.etag
