@@ -346,6 +346,19 @@ def test_it_is_used_on_one_event_loop_after_the_other(running) -> None:
     assert done.stderr == ""
 
 
+def test_the_end_of_a_process_says_nothing(running) -> None:
+    code = f"""if True:
+        import fsspec, zarr
+        from caterva2.adapters.zarr import Caterva2Store
+        assert fsspec.open("{running.url.replace("http", "caterva2")}/foo/z").open().read() == b"z"
+        store = Caterva2Store("{running.url}/data/foo")
+        assert zarr.open_array(store, path="a.b2nd", mode="r")[7] == 7
+    """
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_who_is_not_used_any_more_is_closed(running) -> None:
     fs = Caterva2FileSystem(running.url, skip_instance_cache=True)
     assert fs.cat_file("foo/z") == b"z"

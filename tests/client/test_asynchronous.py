@@ -198,6 +198,13 @@ async def test_events_come_as_they_happen(there, client, root) -> None:
         there.events("/")
 
 
+async def test_events_end_when_the_client_is_closed(there, running) -> None:
+    streams = asyncio.ensure_future(anext(there.events("foo/nobody*"), None))
+    await until(lambda: there._transport._session is not None)
+    await there.close()
+    assert await streams is None
+
+
 # -- errors ----------------------------------------------------------------------------------------
 
 

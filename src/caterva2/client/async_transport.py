@@ -139,6 +139,7 @@ class AsyncTransport:
         self.closings = 0
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None  # kept, or it might be collected
         self._headers = {"Accept": "application/json", "User-Agent": "caterva2"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
