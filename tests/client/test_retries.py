@@ -94,7 +94,7 @@ def test_what_does_not_pass_is_said_at_once(serving) -> None:
 
 
 def test_a_service_that_is_restarted_is_found_again() -> None:
-    """The first attempt is refused; before the second one the service is there."""
+    """It was met before; the first attempt is refused, and before the second one it is there."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))  # nobody listens
         transport = Transport(f"http://127.0.0.1:{place.getsockname()[1]}", None, 5)
@@ -108,10 +108,23 @@ def test_a_service_that_is_restarted_is_found_again() -> None:
             return connect(connect_s)
 
         transport._wire._connect = listening_from_the_second_on
+        transport._has_met = True
         assert transport.call(FOLLOW).body == b"{}"  # nothing was sent before: so it may be sent
         service.join()
         transport.close()
     assert len(tried) == 2
+
+
+def test_a_service_that_was_never_there_is_not_waited_for() -> None:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))  # nobody listens
+        transport = Transport(f"http://127.0.0.1:{place.getsockname()[1]}", None, 5)
+        connect, tried = transport._wire._connect, []
+        transport._wire._connect = lambda connect_s: tried.append(1) or connect(connect_s)
+        with pytest.raises(Unavailable, match="is it running"):
+            transport.call(GET)
+        transport.close()
+    assert len(tried) == 1
 
 
 def _answer(place: socket.socket) -> None:

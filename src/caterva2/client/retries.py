@@ -2,7 +2,7 @@
 
 Worth it is what passes by itself: a service that is restarted, a connection that broke, a proxy or a service
 that has too much to do and says so. A publisher that is offline is none of that: the subscriber has looked
-for it already.
+for it already; and a service that was never reached is not being restarted.
 """
 
 from __future__ import annotations

@@ -193,6 +193,7 @@ class Transport:
         self.timeout_s = timeout_s
         self.heard: Callable[[Mapping[str, str]], None] | None = None
         self.decoders = Decoders()
+        self._has_met = False  # the service: one that was never there is not being restarted
         self._wire = Wire(url)
         self._prefix = quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~")
         self._headers = {"Host": self._wire.host, "Accept": "application/json", "User-Agent": "caterva2"}
@@ -294,7 +295,7 @@ class Transport:
         message, anew = self._message(request), False
         while True:
             try:
-                return self._wire.send(
+                answer = self._wire.send(
                     message,
                     min(CONNECT_S, patience.silence_s),
                     patience.silence_s,
@@ -305,13 +306,16 @@ class Transport:
             except TimeoutError as error:
                 raise broken(self.url, error) from error
             except NotConnected as error:  # nothing was sent
-                if error.errno not in RESTARTING or not patience.again():
+                if not self._has_met or error.errno not in RESTARTING or not patience.again():
                     raise broken(self.url, error) from error
             except OSError as error:
                 # The server may close a connection at the moment when it is used again
                 if not request.idempotent or not (patience.again() if anew else patience.going_on):
                     raise broken(self.url, error) from error
                 anew = True
+            else:
+                self._has_met = True
+                return answer
 
     def _message(self, request: Request) -> bytes:
         headers = {**self._headers, **request.headers}
