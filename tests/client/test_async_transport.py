@@ -179,12 +179,12 @@ async def test_closing_ends_what_is_under_way(serving, begun) -> None:
         asked.set()
         done.wait(20)
 
-    server, transport = asking(serving, answer)
+    server, transport = asking(serving, answer, timeout_s=60)
     call = asyncio.ensure_future(transport.call(GET))
     await asyncio.to_thread(asked.wait, 10)
     await transport.close()
     with pytest.raises(Closed):
-        await call
+        await asyncio.wait_for(call, 20)  # and not after the time-out
     assert len(server.requests) == 1
     done.set()
 

@@ -142,6 +142,7 @@ class AsyncTransport:
         self.decoding = Decoding(CONNECTIONS)
         self._base = str(URL(url)).rstrip("/")
         self.closings = 0
+        self._answers: set[aiohttp.ClientResponse] = set()
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None  # kept, or it might be collected
@@ -161,6 +162,8 @@ class AsyncTransport:
         session, self._session = self._session, None
         self.closings += 1
         self.decoding.close()
+        for answer in self._answers:
+            answer.close()  # wakes who reads it, as closing its connection alone does not
         if session is not None:
             await session.close()
 
@@ -232,13 +235,17 @@ class AsyncTransport:
         first_s = silence_s + nbytes / SLOW_BYTES_PER_S
         closings = self.closings
         answer = await self._accepted(request, first_s, retries or self.retries())
+        self._answers.add(answer)
         try:
+            if self.closings != closings:
+                raise Closed(self.url)
             body = AsyncBody(answer, self.url, silence_s, lambda: self.closings != closings)
             if answer.status >= 300:
                 text = await body.read(MAX_JSON_BYTES)
                 raise error_of(Reply(answer.status, answer.headers, text), self.url)
             yield body
         finally:
+            self._answers.discard(answer)
             answer.release()  # which closes the connection unless all has come
 
     async def _accepted(
