@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 
 import pytest
+import trustme
 
 from caterva2.client.async_transport import AsyncTransport, Closed
 from caterva2.client.protocol import Request
@@ -177,11 +179,39 @@ async def test_closing_ends_what_is_under_way(serving, begun) -> None:
         asked.set()
         done.wait(20)
 
-    server, transport = asking(serving, answer)
+    server, transport = asking(serving, answer, timeout_s=60)
     call = asyncio.ensure_future(transport.call(GET))
     await asyncio.to_thread(asked.wait, 10)
     await transport.close()
     with pytest.raises(Closed):
-        await call
+        await asyncio.wait_for(call, 20)  # and not after the time-out
     assert len(server.requests) == 1
     done.set()
+
+
+async def test_tls_checks_who_answers(monkeypatch, tmp_path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def answer(reader, writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        for trusted in (False, True):
+            if trusted:
+                authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+                monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            for host in ("localhost", "127.0.0.1"):
+                transport = AsyncTransport(f"https://{host}:{port}", None, 5)
+                if trusted and host == "localhost":
+                    assert (await transport.call(GET)).body == b"{}"
+                else:
+                    with pytest.raises(Unavailable, match=r"cannot reach the .*certificate"):
+                        await transport.call(GET)
+                await transport.close()

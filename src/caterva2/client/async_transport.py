@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import aiohttp
 from yarl import URL
@@ -18,6 +18,9 @@ from caterva2.client.transport import CONNECT_S, RESTARTING, SLOW_BYTES_PER_S, B
 from caterva2.client.wire import NotConnected
 from caterva2.config import Token
 from caterva2.errors import Caterva2Error, Unavailable
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["AsyncBody", "AsyncRetries", "AsyncTransport", "Closed"]
 
@@ -64,9 +67,11 @@ class AsyncBody:
         try:
             while piece := await self._some():
                 yield piece
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
             if self._closed():
                 raise Closed(self.url) from error
+            if isinstance(error, RuntimeError):
+                raise
             fail(self.url, error)
 
     async def _some(self) -> bytes:
@@ -137,6 +142,7 @@ class AsyncTransport:
         self.decoding = Decoding(CONNECTIONS)
         self._base = str(URL(url)).rstrip("/")
         self.closings = 0
+        self._answers: set[aiohttp.ClientResponse] = set()
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None  # kept, or it might be collected
@@ -156,6 +162,8 @@ class AsyncTransport:
         session, self._session = self._session, None
         self.closings += 1
         self.decoding.close()
+        for answer in self._answers:
+            answer.close()  # wakes who reads it, as closing its connection alone does not
         if session is not None:
             await session.close()
 
@@ -227,13 +235,17 @@ class AsyncTransport:
         first_s = silence_s + nbytes / SLOW_BYTES_PER_S
         closings = self.closings
         answer = await self._accepted(request, first_s, retries or self.retries())
+        self._answers.add(answer)
         try:
+            if self.closings != closings:
+                raise Closed(self.url)
             body = AsyncBody(answer, self.url, silence_s, lambda: self.closings != closings)
             if answer.status >= 300:
                 text = await body.read(MAX_JSON_BYTES)
                 raise error_of(Reply(answer.status, answer.headers, text), self.url)
             yield body
         finally:
+            self._answers.discard(answer)
             answer.release()  # which closes the connection unless all has come
 
     async def _accepted(
@@ -260,7 +272,7 @@ class AsyncTransport:
             except TimeoutError as error:
                 fail(self.url, error)
             except aiohttp.ClientConnectorError as error:  # nothing was sent
-                if error.os_error.errno not in RESTARTING or not await retries.again():
+                if error.errno not in RESTARTING or not await retries.again():
                     fail(self.url, error)
             except (aiohttp.ClientError, OSError) as error:
                 # The server may close a connection at the moment when it is used again
@@ -281,12 +293,20 @@ class AsyncTransport:
                 allow_redirects=False,
                 timeout=timeout,
             )
-        except ValueError as error:  # of a header that would take several lines
-            raise Caterva2Error(f"{request.target!r} cannot be asked for: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:  # as aiohttp says that it was closed
             if self.closings != closings:
                 raise Closed(self.url) from error
             raise
+        except ValueError as error:  # of a header that would take several lines
+            raise Caterva2Error(f"{request.target!r} cannot be asked for: {error}") from error
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        """Return what checks who answers: with the authorities that are trusted now, not at the import."""
+        if not self._base.startswith("https:"):
+            return True
+        import ssl
+
+        return ssl.create_default_context()
 
     def _here(self) -> aiohttp.ClientSession:
         """Return the session of this event loop."""
@@ -296,7 +316,7 @@ class AsyncTransport:
         if self._session is None:
             self._loop = loop
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._tls()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
                 skip_auto_headers=("Accept-Encoding",),
@@ -345,11 +365,17 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    """Return why there is no connection."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    return error.os_error.strerror or str(error.os_error)
+
+
 def fail(url: str, error: aiohttp.ClientError | OSError) -> NoReturn:
     """Raise a failure of the connection as an error that says what to do."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        raise broken(url, NotConnected(cause.errno, cause.strerror or str(cause))) from error
+        raise broken(url, NotConnected(error.errno, _reason(error))) from error
     if isinstance(error, TimeoutError):
         raise broken(url, error) from error
     raise broken(url, ConnectionError(str(error))) from error
