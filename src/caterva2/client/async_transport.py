@@ -147,6 +147,7 @@ class AsyncTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None  # kept, or it might be collected
         self._headers = {"Accept": "application/json", "User-Agent": "caterva2"}
+        self._has_met = False  # the service: one that was never there is not being restarted
         if token is not None:
             self._headers["Authorization"] = f"Bearer {str.__str__(token)}"
 
@@ -266,19 +267,22 @@ class AsyncTransport:
         again = False
         while True:
             try:
-                return await self._send_once(request, first_s)
+                answer = await self._send_once(request, first_s)
             except Closed:
                 raise
             except TimeoutError as error:
                 fail(self.url, error)
             except aiohttp.ClientConnectorError as error:  # nothing was sent
-                if error.errno not in RESTARTING or not await retries.again():
+                if not self._has_met or error.errno not in RESTARTING or not await retries.again():
                     fail(self.url, error)
             except (aiohttp.ClientError, OSError) as error:
                 # The server may close a connection at the moment when it is used again
                 if not request.idempotent or (again and not await retries.again()):
                     fail(self.url, error)
                 again = True
+            else:
+                self._has_met = True
+                return answer
 
     async def _send_once(self, request: Request, first_s: float) -> aiohttp.ClientResponse:
         connect_s = min(CONNECT_S, first_s)
