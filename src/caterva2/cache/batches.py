@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
+from caterva2.model.batched import batched
 from caterva2.model.extents import Extent
 
-__all__ = ["batched", "between", "first_done", "in_batches", "joined"]
+__all__ = ["between", "first_done", "in_batches", "joined"]
 
 PIECE_BYTES = 64 * 1024
 """Small extents are sent together, so many bytes at a time: each piece is a message and a system call."""
@@ -25,20 +26,6 @@ async def in_batches(
         async for group in groups:
             for batch in batched(group, batch_bytes):
                 yield batch
-
-
-def batched(extents: Iterable[Extent], batch_bytes: int) -> Iterator[list[Extent]]:
-    """Yield extents in batches that take about `batch_bytes`."""
-    batch: list[Extent] = []
-    nbytes = 0
-    for extent in extents:
-        batch.append(extent)
-        nbytes += extent.size
-        if nbytes >= batch_bytes:
-            yield batch
-            batch, nbytes = [], 0
-    if batch:
-        yield batch
 
 
 async def first_done(tasks: set[asyncio.Task[T]]) -> set[asyncio.Task[T]]:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from caterva2.cache.batches import batched
 from caterva2.cache.census import present_bytes
 from caterva2.cache.store import Store
 from caterva2.cache.version import Version
 from caterva2.errors import Caterva2Error
+from caterva2.model.batched import batched
 from caterva2.model.extents import FIXED_SLOTS, Extent
 from caterva2.model.manifest import Head
 from caterva2.model.page import Page

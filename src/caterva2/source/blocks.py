@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from caterva2.frame.geometry import geometry_of
 from caterva2.frame.sent import can_be_sent, compact_record, record, record_extents, record_size
+from caterva2.model.batched import batched
 from caterva2.model.extents import Extent
 from caterva2.model.grid import Cell
 from caterva2.model.manifest import Head
@@ -185,7 +186,7 @@ class BlockReader:
             As the source.
         """
         ahead: asyncio.Task[None] | None = None
-        groups = _runs(plan.records, GROUP_BYTES)
+        groups = batched(plan.records, GROUP_BYTES)
         group = next(groups, None)
         try:
             while group is not None:
@@ -193,7 +194,7 @@ class BlockReader:
                     await ahead
                 following = next(groups, None)
                 ahead = asyncio.create_task(self._prepare(plan.head, following)) if following else None
-                for run in _runs(group, READ_BYTES):
+                for run in batched(group, READ_BYTES):
                     async with aclosing(self._sent(plan.head, run)) as pieces:
                         async for piece in pieces:
                             yield piece
@@ -237,20 +238,6 @@ class BlockReader:
             found.append(_SIZE.pack(sum(map(len, parts))))
             found.extend(parts)
         return found
-
-
-def _runs(records: Sequence[_Record], nbytes: int) -> Iterator[list[_Record]]:
-    """Yield records in runs of at least so many bytes, but for the last one."""
-    run: list[_Record] = []
-    run_bytes = 0
-    for one in records:
-        run.append(one)
-        run_bytes += one.size
-        if run_bytes >= nbytes:
-            yield run
-            run, run_bytes = [], 0
-    if run:
-        yield run
 
 
 def _cut(parts: Sequence[bytes | memoryview], sent: int) -> deque[list[bytes | memoryview]]:
