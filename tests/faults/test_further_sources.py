@@ -158,7 +158,7 @@ def test_each_byte_crosses_the_wan_once(group, ask, root, site) -> None:
 
     site.environment["CATERVA2_SUBSCRIBER"] = site.processes[-1].url("subscriber")
     table = site.run("sources", "foo").stdout
-    assert re.search(r"foo +further +http://\S+ +ok +\d", table), table
+    assert re.search(r"foo +http://\S+ +ok +further +\d", table), table
     rows = [(row["root"], row["kind"], row["state"]) for row in site.json("sources")]
     assert rows == [("foo", "origin", "ok"), ("foo", "further", "ok")]
 
