@@ -27,6 +27,7 @@ from caterva2.errors import Caterva2Error, Changed, Corrupt, IntegrityError, Not
 from caterva2.frame.decode import block_extents
 from caterva2.frame.geometry import geometry_of
 from caterva2.model.manifest import Head
+from caterva2.model.page import Page
 from caterva2.model.path import DatasetPath
 from caterva2.model.selection import Selection
 from caterva2.source.maker import MadeSlice, SliceMaker
@@ -236,14 +237,15 @@ class Slices:
             return average
         geometry = geometry_of(head)
         looked_at = unknown = nbytes = blocks = 0
-        pages: set[int] = set()
+        pages: dict[int, Page | None] = {}  # each is looked for once: those that are absent, on the disk
         for piece in islice(cell_pieces(geometry.grid, selection, geometry.blocksize), LOOKED_AT):
             looked_at += len(piece.blocks)
             number = head.page_of(piece.nchunk)
-            page = self._store.page(version, head, number)
+            if number not in pages:
+                pages[number] = self._store.page(version, head, number)
+            page = pages[number]
             if page is None:
                 unknown += len(piece.blocks)
-                pages.add(number)
                 continue
             extents = self._store.absent(version, block_extents(head, page, piece.nchunk, piece.blocks))
             blocks += min(len(extents), len(piece.blocks))
@@ -251,14 +253,15 @@ class Slices:
         share = (blocks + unknown) / max(1, looked_at)
         more = average.blocks / max(1, looked_at)
         per_block = average.block_bytes / max(1, average.blocks)
+        absent = sum(page is None for page in pages.values())
         return Missing(
             int((nbytes + unknown * per_block) * more),
             round((blocks + unknown) * more),
             math.ceil(average.ranges * share),
             int(average.chunk_bytes * share),
             average.chunks,
-            len(pages),
-            average.page_bytes * len(pages) // max(1, average.pages),
+            absent,
+            average.page_bytes * absent // max(1, average.pages),
         )
 
     # -- asking ----------------------------------------------------------------------------------

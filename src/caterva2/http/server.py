@@ -10,6 +10,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from caterva2.config import Address
@@ -80,6 +81,7 @@ class Server:
             self._server.config.load()
             self._server.lifespan = self._server.config.lifespan_class(self._server.config)
             await self._server.startup(sockets=[self._socket])
+            await run_in_threadpool(int)  # imports half of anyio: else somebody's request waits for that
         except BaseException:
             self._socket.close()
             raise
