@@ -63,13 +63,21 @@ async def _run(makes: Sequence[Make], *, json: bool) -> None:
             await asyncio.gather(starting, return_exceptions=True)
             return
         running = [asyncio.create_task(service.wait()) for service in starting.result()]
+        settling = asyncio.create_task(_settle(starting.result()))
         await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for task in [*running, stopping]:
+        for task in [*running, stopping, settling]:
             task.cancel()
         ended = await asyncio.gather(*running, return_exceptions=True)
         if not stop.is_set():
             raise next(error for error in ended if isinstance(error, Exception))
         print("stopping", file=sys.stderr, flush=True)
+
+
+async def _settle(services: Sequence[Service]) -> None:
+    """Leave what was imported out of the search for cycles: first readers waited for it, for 40 ms."""
+    for service in services:
+        await service.settled()
+    collect_seldom()
 
 
 async def _start(makes: Sequence[Make], stack: AsyncExitStack, *, json: bool) -> list[Service]:

@@ -54,6 +54,9 @@ class Service(ABC):
         """Return never; raise when a part of the service failed for good."""
         await asyncio.shield(self._failed)
 
+    async def settled(self) -> None:  # noqa: B027 - most services import nothing more
+        """Return once what is imported behind the start is there."""
+
     @abstractmethod
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start all parts, each with what undoes it on the stack."""

@@ -97,6 +97,10 @@ class PublisherService(Service):
         """The address for others."""
         return self.settings.url or announced_url(self.address, meeting_place(self.settings))
 
+    async def settled(self) -> None:
+        """Return once what decodes is imported."""
+        await self.reader.ready()
+
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
         stack.enter_context(StateLock(settings.state))

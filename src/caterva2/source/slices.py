@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import aclosing, asynccontextmanager
 from itertools import chain, islice
 from typing import Any, Protocol
@@ -110,13 +110,19 @@ class Reader:
         self._made = made
         self._executor = executor
         self._limit_bytes = limit_bytes
+        self._readying: Future[None] | None = None
         self.budget = Budget(BUDGET_BYTES)
         self.decoded = Decoded(decoded_bytes)
         self._decoding = Decoding(source, self.decoded, executor, large or executor)
 
     def get_ready(self) -> None:
         """Have what decodes imported in a thread: the first read need not wait for it."""
-        self._executor.submit(get_ready)
+        self._readying = self._executor.submit(get_ready)
+
+    async def ready(self) -> None:
+        """Return once that is there, if it is on its way."""
+        if self._readying is not None:
+            await asyncio.wrap_future(self._readying)
 
     async def array(self, head: Head, selection: Selection) -> Array:
         """Return a part of an array.

@@ -84,6 +84,10 @@ class SubscriberService(Service):
         self.settings = settings
         self.tier: Tier | None = None
 
+    async def settled(self) -> None:
+        """Return once what decodes is imported."""
+        await self.reader.ready()
+
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
         stack.enter_context(StateLock(settings.state))
