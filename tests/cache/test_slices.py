@@ -72,6 +72,17 @@ class TestChoice:
             await part(cached, reader, text)
             assert bool(maker.made) == made
 
+    async def test_each_page_is_looked_for_once(self, reading, monkeypatch):
+        """Those that are absent are looked for on the disk, and a plane has many pieces of one."""
+        async with reading() as (cached, reader):
+            head = await cached.head(PATH)
+            looked_for, page = [], cached._store.page
+            monkeypatch.setattr(
+                cached._store, "page", lambda version, head, n: looked_for.append(n) or page(version, head, n)
+            )
+            assert reader.is_made(head, parse_selection("7", ARRAY.shape))
+            assert looked_for == [0]
+
     async def test_nearby_blocks_are_fetched(self, reading, maker):
         maker.link.answered(0.0002)
         async with reading() as (cached, reader):

@@ -13,7 +13,6 @@ from caterva2.model.selection import select
 from caterva2.source.decoded import EXTRA_BYTES, Decoded
 from caterva2.source.slices import Reader
 from caterva2.testing.memory import FileSource
-from caterva2.testing.waiting import until
 
 TRUTH = np.arange(40 * 60, dtype="i8").reshape(40, 60)
 PARAMS = {"chunks": (20, 20), "blocks": (10, 10)}
@@ -187,8 +186,12 @@ async def test_threads_can_share_it(make, executor) -> None:
 
 async def test_a_service_has_it_imported_before_the_first_read(make, executor) -> None:
     library.cache_clear()
-    Reader(make(TRUTH), executor, limit_bytes=1 << 30).get_ready()
-    await until(is_ready)
+    reader = Reader(make(TRUTH), executor, limit_bytes=1 << 30)
+    await reader.ready()  # nothing is on its way
+    assert not is_ready()
+    reader.get_ready()
+    await reader.ready()
+    assert is_ready()
 
 
 class TestDecodes:

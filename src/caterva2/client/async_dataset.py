@@ -24,7 +24,7 @@ from caterva2.client.described import (
 )
 from caterva2.client.keys import Fancy, selects_points
 from caterva2.client.protocol import Request
-from caterva2.errors import Caterva2Error, InvalidSelection, TooLarge, Unsupported
+from caterva2.errors import InvalidSelection, TooLarge, Unsupported
 from caterva2.model.parts import Part
 from caterva2.model.selection import Axis, Selection, select
 
@@ -64,10 +64,7 @@ class AsyncDataset(Described):
             If it is of another kind now: open it anew. Nothing is changed then.
         """
         info = protocol.read_info(await self._transport.call(protocol.ask_info(self.path)))
-        if info["kind"] != self.kind:
-            raise Caterva2Error(f"{self.path!r} was of kind {self.kind} and is of kind {info['kind']} now")
-        before, self.info = self.info, info
-        return bool(info["etag"] != before["etag"])
+        return self._goes_to(info)
 
     async def _ask(
         self,

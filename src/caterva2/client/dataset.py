@@ -83,10 +83,7 @@ class Dataset(Described):
             If it is of another kind now: open it anew. Nothing is changed then.
         """
         info = protocol.read_info(self._transport.call(protocol.ask_info(self.path)))
-        if info["kind"] != self.kind:
-            raise Caterva2Error(f"{self.path!r} was of kind {self.kind} and is of kind {info['kind']} now")
-        before, self.info = self.info, info
-        return bool(info["etag"] != before["etag"])
+        return self._goes_to(info)
 
     def _ask(
         self,

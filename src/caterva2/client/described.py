@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import ast
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from caterva2.errors import Unsupported
+from caterva2.errors import Caterva2Error, Unsupported
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Described", "DescribedArray", "DescribedFile", "DescribedFrame", "dtype_of", "nitems_of"]
+__all__ = [
+    "Described",
+    "DescribedArray",
+    "DescribedFile",
+    "DescribedFrame",
+    "Shaped",
+    "dtype_of",
+    "nitems_of",
+]
 
 
 class Described:
@@ -53,8 +62,50 @@ class Described:
         """Attributes (variable-length metadata) that were stored with it."""
         return self.info.get("attrs") or {}
 
+    def _goes_to(self, info: Mapping[str, Any]) -> bool:
+        """Go to a version, of its metadata; return whether it is another one than before.
 
-class DescribedArray(Described):
+        Raises
+        ------
+        Caterva2Error
+            If it is of another kind. Nothing is changed then.
+        """
+        if info["kind"] != self.kind:
+            raise Caterva2Error(f"{self.path!r} was of kind {self.kind} and is of kind {info['kind']} now")
+        before, self.info = self.info, info
+        return bool(info["etag"] != before["etag"])
+
+
+class Shaped(ABC):
+    """What follows from a shape and a type of elements."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Elements along each dimension."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its elements."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its elements in memory, in bytes."""
+        return self.size * self.dtype.itemsize
+
+
+class DescribedArray(Described, Shaped):
     """A version of an array."""
 
     @property
@@ -82,21 +133,6 @@ class DescribedArray(Described):
             If this version of NumPy does not know it.
         """
         return dtype_of(self.info)
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its elements in memory, in bytes."""
-        return self.size * self.dtype.itemsize
 
     @property
     def cbytes(self) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from caterva2.client.described import dtype_of
+from caterva2.client.described import Shaped, dtype_of
 from caterva2.client.keys import fancy, selects_points
 from caterva2.errors import InvalidSelection
 from caterva2.model.selection import Axis, Selection, select
@@ -64,7 +63,7 @@ class Fields(Mapping[str, "Field"]):
         return f"<Fields of {self._array.path}: {', '.join(self) or 'none'}>"
 
 
-class Field:
+class Field(Shaped):
     """A field of a structured array: an array of its elements, which is read as `Array` is.
 
     Attributes
@@ -88,21 +87,6 @@ class Field:
     def shape(self) -> tuple[int, ...]:
         """Elements along each dimension: those of the array, then those of a field that is an array."""
         return self.array.shape + _dtype(self.array, self._names).shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its elements in memory, in bytes."""
-        return self.size * self.dtype.itemsize
 
     @property
     def fields(self) -> Fields:
