@@ -132,6 +132,8 @@ def main() -> None:
         "clients", nargs="*", metavar="CLIENT", help=f"{', '.join(readers.READERS)}; all by default"
     )
     given = parser.parse_args()
+    if unknown := set(given.clients) - set(readers.READERS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     data, expected = write(HOME / "data", readers.KEY)
     datasets = sum(file.is_file() for file in data.rglob("*"))
     directory = Path(tempfile.mkdtemp(prefix="caterva2-clients-"))
